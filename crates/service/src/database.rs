@@ -1,0 +1,354 @@
+//! The PostgreSQL pool of a process, with its time limits set on every connection, and the
+//! check at start that the database answers. Called by the mains.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection, PgPool};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::backoff::Backoff;
+use crate::config::{ConfigError, DatabaseConfig, Source};
+
+/// A pooled connection that lay idle for longer than this is tried before it is handed out:
+/// long enough to cost nothing under load, short enough to notice a restart while idle.
+const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+
+/// Where the database is and who configured that; never its password.
+#[derive(Debug, Clone)]
+pub struct Target {
+    place: String,
+    origin: Source,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (database.url, set by {})", self.place, self.origin)
+    }
+}
+
+impl Target {
+    fn new(options: &PgConnectOptions, origin: &Source) -> Self {
+        let host = options.get_socket().map_or_else(
+            || options.get_host().to_owned(),
+            |path| path.display().to_string(),
+        );
+        // What PostgreSQL itself does without a name: the user's.
+        let database = options
+            .get_database()
+            .unwrap_or_else(|| options.get_username());
+        let (port, user) = (options.get_port(), options.get_username());
+        Target {
+            place: format!("PostgreSQL at {host}:{port}, database {database}, user {user}"),
+            origin: origin.clone(),
+        }
+    }
+}
+
+/// Why there is no database to work with.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// `database.url` is missing or no URL of PostgreSQL.
+    #[error("no usable database URL")]
+    Url(#[source] ConfigError),
+    /// Something answers, and turns us away: password, database name, permissions, TLS.
+    #[error("{target} refuses the connection; check the URL's user, password and database")]
+    Refused {
+        /// Which database.
+        target: Target,
+        /// What it said.
+        #[source]
+        cause: sqlx::Error,
+    },
+    /// Nothing answers.
+    #[error("cannot reach {target} within {}; check that it runs and that host and port are right",
+        humantime::format_duration(*waited))]
+    Unreachable {
+        /// Which database.
+        target: Target,
+        /// How long we tried.
+        waited: Duration,
+        /// The last attempt's error; `None` where it was still under way.
+        #[source]
+        cause: Option<sqlx::Error>,
+    },
+}
+
+/// A pool that connects when it is first used. To be called inside a tokio runtime.
+/// `application_name` is what `pg_stat_activity` shows.
+///
+/// # Errors
+/// [`DatabaseError::Url`].
+pub fn pool(config: &DatabaseConfig, application_name: &str) -> Result<PgPool, DatabaseError> {
+    let options = connect_options(config, application_name)?;
+    let pool = PgPoolOptions::new()
+        .max_connections(config.max_connections)
+        .acquire_timeout(config.connect_timeout)
+        .test_before_acquire(false)
+        .before_acquire(|connection, usage| {
+            Box::pin(async move {
+                if usage.idle_for > TRUSTED_IDLE {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        });
+    Ok(pool.connect_lazy_with(options))
+}
+
+/// Waits until the pool's database takes a connection, for `within` at most. Only what may pass
+/// by itself is waited for (nothing listens yet, the server is starting, too many connections).
+///
+/// # Errors
+/// [`DatabaseError::Refused`] at once, [`DatabaseError::Unreachable`] after `within`.
+pub async fn wait_reachable(
+    pool: &PgPool,
+    config: &DatabaseConfig,
+    within: Duration,
+) -> Result<(), DatabaseError> {
+    let options = pool.connect_options();
+    let target = Target::new(&options, &config.url_source);
+    let deadline = Instant::now() + within;
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+    let mut cause = None;
+    // Not through the pool, which keeps the reason for a failed connection to itself and
+    // reports a timeout.
+    while let Ok(answer) = timeout_at(deadline, options.connect()).await {
+        match answer {
+            Ok(connection) => {
+                // The connection did its work by opening; an error while closing says nothing.
+                let _ = connection.close().await;
+                return Ok(());
+            }
+            Err(error) if !may_pass(&error) => {
+                return Err(DatabaseError::Refused {
+                    target,
+                    cause: error,
+                });
+            }
+            Err(error) => {
+                tracing::info!(%error, "waiting for {target}");
+                cause = Some(error);
+            }
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        sleep(backoff.next_delay().min(left)).await;
+        if left.is_zero() {
+            break;
+        }
+    }
+    Err(DatabaseError::Unreachable {
+        target,
+        waited: within,
+        cause,
+    })
+}
+
+/// Whether a failed connection may succeed later without anybody changing the configuration.
+fn may_pass(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
+        // Connection exceptions, too many connections and other lack of resources, and the
+        // server starting up or shutting down.
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            code.starts_with("08") || code.starts_with("53") || code.starts_with("57P")
+        }),
+        _ => false,
+    }
+}
+
+fn connect_options(
+    config: &DatabaseConfig,
+    application_name: &str,
+) -> Result<PgConnectOptions, DatabaseError> {
+    let url = config.require_url().map_err(DatabaseError::Url)?.expose();
+    let invalid = |detail: String| {
+        DatabaseError::Url(ConfigError::Invalid {
+            key: "database.url".to_owned(),
+            origin: config.url_source.clone(),
+            detail,
+        })
+    };
+    const FORM: &str = "it must be postgres://user:password@host:port/database";
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        return Err(invalid(format!("is no URL of PostgreSQL; {FORM}")));
+    }
+    let options = PgConnectOptions::from_str(url)
+        .map_err(|error| invalid(format!("cannot be read ({error}); {FORM}")))?;
+    let milliseconds = |duration: Duration| duration.as_millis().to_string();
+    Ok(options.application_name(application_name).options([
+        ("statement_timeout", milliseconds(config.statement_timeout)),
+        ("lock_timeout", milliseconds(config.lock_timeout)),
+        (
+            "idle_in_transaction_session_timeout",
+            milliseconds(config.idle_in_transaction_timeout),
+        ),
+    ]))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::config::Secret;
+
+    fn config(url: &str) -> DatabaseConfig {
+        DatabaseConfig {
+            url: Some(Secret::new(url)),
+            url_source: Source::Environment("RUNLOG_DATABASE__URL".to_owned()),
+            ..DatabaseConfig::default()
+        }
+    }
+
+    fn config_at(listener: &TcpListener) -> DatabaseConfig {
+        let port = listener.local_addr().unwrap().port();
+        config(&format!(
+            "postgres://app:hunter2@127.0.0.1:{port}/runs?sslmode=disable"
+        ))
+    }
+
+    async fn listener() -> TcpListener {
+        TcpListener::bind("127.0.0.1:0").await.unwrap()
+    }
+
+    /// Reads the startup message of one connection and answers it with an error of this code.
+    async fn refuse(listener: &TcpListener, code: &str) -> Vec<u8> {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let startup = read_startup(&mut stream).await;
+        let fields = format!("SFATAL\0VFATAL\0C{code}\0Mtest\0\0");
+        let mut answer = vec![b'E'];
+        answer.extend(u32::try_from(fields.len() + 4).unwrap().to_be_bytes());
+        answer.extend(fields.as_bytes());
+        stream.write_all(&answer).await.unwrap();
+        startup
+    }
+
+    async fn read_startup(stream: &mut TcpStream) -> Vec<u8> {
+        let length = stream.read_u32().await.unwrap() as usize;
+        let mut startup = vec![0; length - 4];
+        stream.read_exact(&mut startup).await.unwrap();
+        startup
+    }
+
+    /// An error with its causes, as a user sees it.
+    fn chain(error: DatabaseError) -> String {
+        format!("{:#}", anyhow::Error::from(error))
+    }
+
+    #[test]
+    fn a_url_that_is_missing_or_unusable_says_where_it_was_set_and_hides_it() {
+        let missing = connect_options(&DatabaseConfig::default(), "test").unwrap_err();
+        assert!(chain(missing).contains("RUNLOG_DATABASE__URL"));
+        for bad in [
+            "mysql://app:hunter2@db/runs",
+            "host=db password=hunter2",
+            "postgres://app:hunter2@db:99999/runs",
+            "postgres://app:hunter2@db/runs?sslmode=maybe",
+        ] {
+            let error = connect_options(&config(bad), "test").unwrap_err();
+            assert!(
+                matches!(error, DatabaseError::Url(ConfigError::Invalid { .. })),
+                "{bad}"
+            );
+            let text = chain(error);
+            assert!(
+                text.contains("environment variable RUNLOG_DATABASE__URL"),
+                "{text}"
+            );
+            assert!(
+                text.contains("postgres://user:password@host:port/database"),
+                "{text}"
+            );
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_connection_carries_name_and_time_limits() {
+        let listener = listener().await;
+        let mut config = config_at(&listener);
+        config.statement_timeout = Duration::from_millis(1500);
+        let pool = pool(&config, "runlog-test").unwrap();
+        assert_eq!(pool.options().get_max_connections(), 10);
+        assert_eq!(pool.options().get_acquire_timeout(), Duration::from_secs(5));
+        let (startup, _) = tokio::join!(refuse(&listener, "28P01"), pool.acquire());
+        let startup = String::from_utf8_lossy(&startup);
+        for part in [
+            "application_name\0runlog-test\0",
+            "-c statement_timeout=1500",
+            "-c lock_timeout=10000",
+            "-c idle_in_transaction_session_timeout=30000",
+        ] {
+            assert!(startup.contains(part), "{part} is not in {startup:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_database_that_does_not_answer_is_named_with_its_source() {
+        let listener = listener().await;
+        let config = config_at(&listener);
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let pool = pool(&config, "test").unwrap();
+        let error = wait_reachable(&pool, &config, Duration::from_millis(300))
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(&error, DatabaseError::Unreachable { cause: Some(_), .. }),
+            "{error:?}"
+        );
+        let text = chain(error);
+        assert!(
+            text.contains(&format!("127.0.0.1:{port}, database runs, user app")),
+            "{text}"
+        );
+        assert!(
+            text.contains("set by environment variable RUNLOG_DATABASE__URL"),
+            "{text}"
+        );
+        assert!(text.contains("within 300ms"), "{text}");
+        assert!(text.contains("refused"), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_database_that_hangs_is_given_up_in_time() {
+        let listener = listener().await;
+        let config = config_at(&listener);
+        let pool = pool(&config, "test").unwrap();
+        let waiting = wait_reachable(&pool, &config, Duration::from_millis(200));
+        let result = tokio::time::timeout(Duration::from_secs(5), waiting)
+            .await
+            .unwrap();
+        assert!(matches!(
+            result,
+            Err(DatabaseError::Unreachable { cause: None, .. })
+        ));
+    }
+
+    #[tokio::test]
+    async fn what_may_pass_is_waited_for_and_a_refusal_is_not() {
+        let listener = listener().await;
+        let config = config_at(&listener);
+        let pool = pool(&config, "test").unwrap();
+        let server = async {
+            refuse(&listener, "57P03").await; // starting up
+            refuse(&listener, "53300").await; // too many connections
+            refuse(&listener, "28P01").await; // wrong password
+        };
+        let waiting = wait_reachable(&pool, &config, Duration::from_secs(60));
+        let ((), result) = tokio::join!(server, waiting);
+        let Err(error @ DatabaseError::Refused { .. }) = result else {
+            panic!("not refused: {result:?}");
+        };
+        assert!(
+            error.to_string().contains("database runs, user app"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,104 @@
+//! What every Kafka client of Runlog starts from: the brokers and the passed-through properties.
+//! Called by ingest and by the CLI, which add what is theirs (group, commit policy, acks), and
+//! by the configuration loader, to check properties while it still knows who set them.
+
+use std::collections::BTreeMap;
+
+use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
+
+use crate::config::{ConfigError, KafkaConfig, is_secret_name};
+
+/// The base of a client configuration. Set what must not be overridden after this call.
+///
+/// # Errors
+/// [`ConfigError::Missing`] where `kafka.bootstrap_servers` is not set.
+pub fn client_config(config: &KafkaConfig) -> Result<ClientConfig, ConfigError> {
+    let mut client = with_properties(&config.properties);
+    client.set("bootstrap.servers", config.require_bootstrap_servers()?);
+    Ok(client)
+}
+
+fn with_properties(properties: &BTreeMap<String, String>) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    for (name, value) in properties {
+        client.set(name, value);
+    }
+    client
+}
+
+/// Asks librdkafka itself whether it takes these properties; the error is the name of the one
+/// it refuses and why, without the value of a secret.
+pub(crate) fn check_properties(
+    properties: &BTreeMap<String, String>,
+) -> Result<(), (String, String)> {
+    match with_properties(properties).create_native_config() {
+        Ok(_) => Ok(()),
+        // librdkafka's reason may quote the value.
+        Err(KafkaError::ClientConfig(_, _, name, _)) if is_secret_name(&name) => {
+            Err((name, "has a value that librdkafka refuses".to_owned()))
+        }
+        Err(KafkaError::ClientConfig(_, reason, name, _)) => {
+            Err((name, format!("is refused by librdkafka: {reason}")))
+        }
+        Err(other) => Err((String::new(), format!("cannot be used: {other}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::{check_properties, client_config};
+    use crate::config::{ConfigError, KafkaConfig};
+
+    fn config(properties: &[(&str, &str)]) -> KafkaConfig {
+        let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        KafkaConfig {
+            bootstrap_servers: "broker:9092".to_owned(),
+            properties: properties.iter().map(pair).collect(),
+            ..KafkaConfig::default()
+        }
+    }
+
+    #[test]
+    fn brokers_and_properties_reach_the_client() {
+        let client = client_config(&config(&[("socket.timeout.ms", "6000")])).unwrap();
+        assert_eq!(client.get("bootstrap.servers"), Some("broker:9092"));
+        assert_eq!(client.get("socket.timeout.ms"), Some("6000"));
+    }
+
+    #[test]
+    fn without_brokers_the_error_says_how_to_set_them() {
+        let error = client_config(&KafkaConfig::default()).unwrap_err();
+        assert!(matches!(
+            error,
+            ConfigError::Missing {
+                key: "kafka.bootstrap_servers",
+                ..
+            }
+        ));
+        assert!(
+            error
+                .to_string()
+                .contains("RUNLOG_KAFKA__BOOTSTRAP_SERVERS"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_refused_property_is_named_and_a_secret_value_is_not() {
+        let refused = |name, value| check_properties(&config(&[(name, value)]).properties);
+        let (name, detail) = refused("sockte.timeout.ms", "6000").unwrap_err();
+        assert_eq!(name, "sockte.timeout.ms");
+        assert!(
+            detail.contains("No such configuration property"),
+            "{detail}"
+        );
+        let (name, detail) = refused("socket.timeout.ms", "soon").unwrap_err();
+        assert_eq!(name, "socket.timeout.ms");
+        assert!(detail.contains("refused by librdkafka"), "{detail}");
+        let (name, detail) = refused("ssl.key.pem", "hunter2").unwrap_err();
+        assert_eq!(name, "ssl.key.pem");
+        assert!(!detail.contains("hunter2"), "{detail}");
+    }
+}

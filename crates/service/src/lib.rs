@@ -1,0 +1,16 @@
+//! What `runlog-ingest`, `runlog-projectors` and `runlog` share: one way to load the
+//! configuration, to log, to answer probes and scrapes, to stop, to reach PostgreSQL and
+//! Kafka, and to end with the right exit code.
+//!
+//! Called by the three processes only. It knows nothing of events, the log or the read models.
+
+pub mod backoff;
+pub mod config;
+pub mod database;
+pub mod exit;
+pub mod health;
+pub mod http;
+pub mod kafka;
+pub mod metrics;
+pub mod shutdown;
+pub mod telemetry;
