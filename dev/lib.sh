@@ -9,6 +9,9 @@ CACHE=${XDG_CACHE_HOME:-${HOME:-/var/tmp}/.cache}/runlog
 # shellcheck disable=SC2034  # used by the scripts that source this file
 KAFKA_LIB=$CACHE/kafka-$KAFKA_VERSION
 
+# Set even where it is the default, so that the scripts and cargo agree on it.
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT/target}
+
 say() { printf '%s\n' "$*" >&2; }
 step() { printf '==> %s\n' "$*" >&2; }
 die() {
@@ -32,6 +35,30 @@ wait_until() {
     ((SECONDS < deadline)) || return 1
     sleep 0.1
   done
+}
+
+holds_or_ended() {
+  local pidfile=$1
+  shift
+  "$@" || is_gone "$pidfile"
+}
+
+# wait_for NAME PIDFILE LOGFILE SECONDS FACT...: until the fact holds; dies, with the end of the log, when the process
+# ended before or the time is over.
+wait_for() {
+  local name=$1 pidfile=$2 log=$3 seconds=$4
+  shift 4
+  if ! wait_until "$seconds" holds_or_ended "$pidfile" "$@" || is_gone "$pidfile"; then
+    show_log "$name" "$log"
+    is_alive "$pidfile" || die "$name ended while it started"
+    die "$name did not answer within $seconds s"
+  fi
+}
+
+# Settings of the caller's shell (from `. .runlog/env`, say) must not leak into the demo or the tests.
+forget_settings() {
+  local name
+  for name in "${!RUNLOG_@}"; do [[ $name != *__* ]] || unset "$name"; done
 }
 
 # ---------------------------------------------------------------- ports
@@ -71,41 +98,43 @@ port_in_use() { used_ports 0A | grep -x "$1" >/dev/null; }
 # A pid file holds "PID START", START being the kernel's start time of that process. A pid that the kernel gave to
 # another program since then has another start time, so it is never taken for ours, let alone killed.
 
+# Sets START_TIME to the kernel's start time of process $1; 1 when it is gone. Builtins only: a Ctrl-C in the terminal
+# would kill a helper program, and with it the knowledge of what was started.
 proc_start_time() {
-  local stat
-  stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
-  # Fields are counted after the last ")": the program's name may hold spaces. Field 22 is the 20th from there.
-  stat=${stat##*) }
-  [[ ${stat%% *} != Z ]] || return 1
-  printf '%s\n' "$stat" | cut -d' ' -f20
-}
-
-# remember_pid FILE PID
-remember_pid() {
-  local start
-  start=$(proc_start_time "$2") || return 1
-  printf '%s %s\n' "$2" "$start" >"$1.new" && mv -f "$1.new" "$1"
+  local stat fields
+  { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 1
+  # Fields are counted after the last ")", because the program's name may hold spaces: state is 3, start time is 22.
+  read -ra fields <<<"${stat##*) }"
+  [[ ${fields[0]} != Z ]] || return 1
+  START_TIME=${fields[19]}
 }
 
 # alive_pid FILE: prints the pid when that very process still runs.
 alive_pid() {
-  local pid start
-  read -r pid start 2>/dev/null <"$1" || return 1
-  [[ $(proc_start_time "$pid") == "$start" ]] || return 1
+  local pid start START_TIME=''
+  { read -r pid start <"$1"; } 2>/dev/null || return 1
+  proc_start_time "$pid" && [[ $START_TIME == "$start" ]] || return 1
   printf '%s\n' "$pid"
 }
 
 is_alive() { alive_pid "$1" >/dev/null; }
 is_gone() { ! is_alive "$1"; }
 
-# spawn PIDFILE LOGFILE COMMAND...: runs it in the background, in a session of its own (Ctrl-C in the terminal must
-# not reach it), without the caller's standard streams and without the lock on descriptor 9.
+# spawn PIDFILE LOGFILE COMMAND...: runs it in the background, in a session of its own (a Ctrl-C in the terminal must
+# not reach it) with the signals that the shell turns off in background jobs turned on again, without the caller's
+# standard streams, and without the lock on descriptor 9. A signal to this script waits until the pid is written.
 spawn() {
-  local pidfile=$1 log=$2
+  local pidfile=$1 log=$2 traps interrupted=no START_TIME=''
   shift 2
   [[ ! -f $log ]] || mv -f "$log" "$log.1"
-  setsid "$@" >"$log" 2>&1 </dev/null 9>&- &
-  remember_pid "$pidfile" $! || true # gone already: the caller's wait shows its log
+  traps=$(trap -p INT TERM)
+  trap 'interrupted=yes' INT TERM
+  setsid env --default-signal=INT,QUIT "$@" >"$log" 2>&1 </dev/null 9>&- &
+  # Gone already: then there is no pid file, and whoever waits for it shows its log.
+  if proc_start_time $!; then printf '%s %s\n' "$!" "$START_TIME" >"$pidfile"; fi
+  trap - INT TERM
+  eval "$traps"
+  [[ $interrupted == no ]] || kill -s TERM $$
 }
 
 # stop_process NAME PIDFILE SECONDS SIGNAL...: each signal in turn, SECONDS apart, until the process is gone.
@@ -127,11 +156,4 @@ show_log() {
   say "--- last lines of $1's log ($2)"
   tail -n 25 "$2" >&2
   say "---"
-}
-
-# load_env DIR: the settings that `dev/stack up` and `dev/up` wrote for this folder.
-load_env() {
-  [[ -f $1/env ]] || die "nothing was started in $1 (no file env there); start it first"
-  # shellcheck disable=SC1091
-  . "$1/env"
 }

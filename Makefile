@@ -1,0 +1,30 @@
+# The commands of a clone. Each is a script in dev/ that can be run by itself; this file only names them.
+.DEFAULT_GOAL := help
+.PHONY: help build demo up down test lint bench
+KEEP ?=
+export KEEP
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## Install what is missing, run Runlog on simulated events, check the result, stop (KEEP=1 leaves it up)
+	@dev/demo
+
+up: ## Start Kafka, PostgreSQL, ingest and projectors in the background; settings go to .runlog/env
+	@dev/up
+
+down: ## Stop what `make up` started and remove its data (KEEP=1 keeps the data)
+	@dev/down $(if $(KEEP),--keep)
+
+test: ## Install what is missing, run the whole test suite
+	@dev/test
+
+lint: ## Run only the checks: format, clippy, scripts, compose file
+	@dev/test format clippy scripts compose
+
+bench: ## Measure throughput on this machine
+	@dev/bench
+
+build: ## Build the release programs into target/release
+	@dev/install
+	cargo build --release --locked --bins -p runlog -p runlog-ingest -p runlog-projectors
