@@ -1,1 +1,29 @@
-//! Placeholder.
+//! The canonical log in PostgreSQL. The only owner of the schema `event_log` and its SQL.
+//!
+//! - Ingest claims partitions ([`stream`]) and appends batches to them ([`append`]).
+//! - Projectors and the CLI read ([`read`]), always below the horizon.
+//! - Every process checks the schema ([`schema`]) and classes faults ([`fault`]) the same way.
+//!
+//! How an append works: the stream row is locked, what to do with each record is decided by a pure
+//! function ([`decide`]) from what is known of the records' runs, and events, dead letters and the
+//! stream row are written in one transaction. What is known comes from a cache ([`run_cache`]) on
+//! the fast path and from the database on the checked one; the database's constraints are the law.
+
+pub mod append;
+mod checked;
+mod decide;
+pub mod fault;
+mod insert;
+mod known;
+pub mod read;
+pub mod record;
+mod run_cache;
+pub mod schema;
+pub mod stream;
+pub mod transaction;
+
+pub use append::{AppendError, Appended, StreamWriter};
+pub use fault::{FaultClass, classify};
+pub use record::{Batch, Header, Original, Outcome, Record};
+pub use stream::{Claim, ClaimError};
+pub use transaction::Transaction;

@@ -34,6 +34,28 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 13] = [
+        Self::InvalidJson,
+        Self::InvalidAvro,
+        Self::UnknownSchema,
+        Self::InvalidEvent,
+        Self::TenantNotAllowed,
+        Self::IdempotencyConflict,
+        Self::EventIdReused,
+        Self::TooLarge,
+        Self::Unstorable,
+        Self::Tombstone,
+        Self::KeyMismatch,
+        Self::UnknownContentType,
+        Self::RunRetired,
+    ];
+
+    /// The reason with this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == name)
+    }
+
     /// The name as stored in `event_log.dead_letters.reason` and used as a metric label.
     pub fn as_str(self) -> &'static str {
         match self {

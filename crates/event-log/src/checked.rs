@@ -1,0 +1,260 @@
+//! The checked path: the batch decided from the database under the locks of its runs, and records
+//! that the database refuses found by bisection. Slower, and right whatever the cache believed.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+
+use chrono::{DateTime, Utc};
+use run_events::IdempotencyKey;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::append::AppendError;
+use crate::decide::{Decision, Prepared, PreparedEvent, StagedRun, decide, unstorable};
+use crate::fault::{FaultClass, classify};
+use crate::insert::{self, InsertError};
+use crate::known;
+use crate::record::{Batch, Original, Outcome};
+use crate::run_cache::KnownRun;
+use crate::transaction::Transaction;
+
+/// Decides and inserts the events of the whole batch; dead letters are left to the caller.
+///
+/// Ranges are tried as wholes, each behind a savepoint. One that holds a record at fault is halved
+/// until that record is alone; it becomes a dead letter and its neighbours stay in the transaction.
+pub(crate) async fn append<'b>(
+    transaction: &mut Transaction,
+    stream_id: i64,
+    prepared: &Prepared<'b>,
+    persisted_at: DateTime<Utc>,
+) -> Result<Decision<'b>, AppendError> {
+    let connection = transaction.connection();
+    insert::new_runs(connection, &prepared.runs).await?;
+    let numbers = known::lock_runs(connection, &prepared.runs).await?;
+    let run_nos: Vec<i64> = prepared
+        .runs
+        .iter()
+        .map(|(tenant, run)| {
+            numbers
+                .get(&((*tenant).to_owned(), (*run).to_owned()))
+                .copied()
+        })
+        .collect::<Option<_>>()
+        .ok_or(sqlx::Error::RowNotFound)?;
+    let mut decision = Decision::default();
+    // Ranges still to do, the next one last.
+    let mut ranges = vec![0..prepared.records.len()];
+    while let Some(range) = ranges.pop() {
+        transaction.run("SAVEPOINT part").await?;
+        match try_range(
+            transaction.connection(),
+            stream_id,
+            prepared,
+            &run_nos,
+            range.clone(),
+            persisted_at,
+        )
+        .await
+        {
+            Ok(part) => {
+                transaction.run("RELEASE SAVEPOINT part").await?;
+                decision.append(part);
+            }
+            Err(InsertError::Hole) => {
+                // The runs are locked and their heads were read under the lock.
+                let offset = Some(prepared.records[range.start].record.offset);
+                let source =
+                    sqlx::Error::Protocol("a locked run has a hole in its runSeq".to_owned());
+                return Err(AppendError::Fault {
+                    class: FaultClass::Fatal,
+                    offset,
+                    source,
+                });
+            }
+            Err(InsertError::Sql(error)) => {
+                let class = classify(&error);
+                if !matches!(class, FaultClass::Record | FaultClass::Unlisted) {
+                    return Err(error.into());
+                }
+                transaction.run("ROLLBACK TO SAVEPOINT part").await?;
+                if range.len() > 1 {
+                    let middle = range.start + range.len() / 2;
+                    ranges.push(middle..range.end);
+                    ranges.push(range.start..middle);
+                } else {
+                    decision.append(refused(prepared, range, class, error)?);
+                }
+            }
+        }
+    }
+    Ok(decision)
+}
+
+/// The one record that the database refuses.
+fn refused<'b>(
+    prepared: &Prepared<'b>,
+    range: Range<usize>,
+    class: FaultClass,
+    error: sqlx::Error,
+) -> Result<Decision<'b>, AppendError> {
+    let record = &prepared.records[range.start];
+    let (FaultClass::Record, Some(event)) = (class, record.event) else {
+        return Err(AppendError::Fault {
+            class,
+            offset: Some(record.record.offset),
+            source: error,
+        });
+    };
+    let text = error
+        .as_database_error()
+        .map_or_else(|| error.to_string(), |e| e.message().to_owned());
+    let rejection = unstorable(
+        event.event,
+        &format!("the database refuses the event: {text}"),
+    );
+    let mut decision = Decision::default();
+    let outcome = Outcome::DeadLetter(rejection.reason);
+    decision.reject(record.record, rejection, outcome);
+    Ok(decision)
+}
+
+async fn try_range<'b>(
+    connection: &mut PgConnection,
+    stream_id: i64,
+    prepared: &Prepared<'b>,
+    run_nos: &[i64],
+    range: Range<usize>,
+    persisted_at: DateTime<Utc>,
+) -> Result<Decision<'b>, InsertError> {
+    let events: Vec<PreparedEvent<'_>> = prepared.records[range.clone()]
+        .iter()
+        .filter_map(|r| r.event)
+        .collect();
+    let known = runs_of(connection, run_nos, &events).await?;
+    let event_ids: Vec<Uuid> = events.iter().map(|e| e.event.event_id).collect();
+    let used_ids: HashSet<Uuid> = known::used_event_ids(connection, &event_ids).await?;
+    let mut runs: Vec<StagedRun<'_>> = known.iter().map(StagedRun::new).collect();
+    let mut decision = decide(prepared, range, &mut runs, &used_ids, persisted_at);
+    insert::events(connection, stream_id, persisted_at, &mut decision.events).await?;
+    Ok(decision)
+}
+
+/// What the database knows of the locked runs, and of the keys that these events use.
+async fn runs_of(
+    connection: &mut PgConnection,
+    run_nos: &[i64],
+    events: &[PreparedEvent<'_>],
+) -> Result<Vec<KnownRun>, sqlx::Error> {
+    let heads = known::run_heads(connection, run_nos).await?;
+    let mut runs: Vec<KnownRun> = run_nos
+        .iter()
+        .map(|run_no| KnownRun::empty(*run_no))
+        .collect();
+    for run in &mut runs {
+        if let Some((seq, chain)) = heads.get(&run.run_no) {
+            run.head_seq = *seq;
+            run.chain = *chain;
+        }
+    }
+    let index: HashMap<i64, usize> = run_nos
+        .iter()
+        .enumerate()
+        .map(|(i, run_no)| (*run_no, i))
+        .collect();
+    let nos: Vec<i64> = events.iter().map(|e| run_nos[e.run]).collect();
+    let keys: Vec<&[u8]> = events
+        .iter()
+        .map(|e| e.event.idempotency_key.0.as_slice())
+        .collect();
+    for (run_no, key, known) in known::known_keys(connection, &nos, &keys).await? {
+        if let Some(i) = index.get(&run_no) {
+            runs[*i].keys.insert(key, known);
+        }
+    }
+    Ok(runs)
+}
+
+/// What became of the records of a batch that was committed before.
+pub(crate) async fn committed_outcomes(
+    connection: &mut PgConnection,
+    stream_id: i64,
+    batch: &Batch,
+    prepared: &Prepared<'_>,
+) -> Result<Vec<Outcome>, sqlx::Error> {
+    let rows: Vec<(i64, Option<i64>, Option<String>)> =
+        sqlx::query_as(include_str!("sql/committed_outcomes.sql"))
+            .bind(stream_id)
+            .bind(batch.start)
+            .bind(batch.end)
+            .fetch_all(&mut *connection)
+            .await?;
+    let by_offset: HashMap<i64, (Option<i64>, Option<String>)> = rows
+        .into_iter()
+        .map(|(offset, seq, reason)| (offset, (seq, reason)))
+        .collect();
+    let originals = originals(connection, prepared).await?;
+    prepared
+        .records
+        .iter()
+        .map(|record| {
+            let original = record
+                .event
+                .and_then(|e| originals.get(&(e.run, e.event.idempotency_key)).copied());
+            let conflict_or = |reason| match (reason, original) {
+                (run_events::Reason::IdempotencyConflict, Some(original)) => {
+                    Outcome::Conflict(original)
+                }
+                (reason, _) => Outcome::DeadLetter(reason),
+            };
+            match (by_offset.get(&record.record.offset), original) {
+                (Some((Some(run_seq), _)), _) => Ok(Outcome::Appended { run_seq: *run_seq }),
+                (Some((None, reason)), _) => reason
+                    .as_deref()
+                    .and_then(run_events::Reason::parse)
+                    .map(conflict_or)
+                    .ok_or(sqlx::Error::RowNotFound),
+                (None, Some(original)) => Ok(Outcome::Duplicate(original)),
+                // Committed, and yet neither an event, nor a dead letter, nor a duplicate.
+                (None, None) => Err(sqlx::Error::RowNotFound),
+            }
+        })
+        .collect()
+}
+
+async fn originals(
+    connection: &mut PgConnection,
+    prepared: &Prepared<'_>,
+) -> Result<HashMap<(usize, IdempotencyKey), Original>, sqlx::Error> {
+    let (tenants, ids): (Vec<&str>, Vec<&str>) = prepared.runs.iter().copied().unzip();
+    let numbers: Vec<(i64, String, String)> = sqlx::query_as(
+        "SELECT r.run_no, r.tenant_id, r.run_id
+         FROM unnest($1::text[], $2::text[]) AS wanted (tenant_id, run_id)
+         JOIN event_log.run r ON r.tenant_id = wanted.tenant_id AND r.run_id = wanted.run_id",
+    )
+    .bind(tenants)
+    .bind(ids)
+    .fetch_all(&mut *connection)
+    .await?;
+    let number: HashMap<(&str, &str), i64> = numbers
+        .iter()
+        .map(|(no, tenant, run)| ((tenant.as_str(), run.as_str()), *no))
+        .collect();
+    let mut wanted = Vec::new();
+    for event in prepared.records.iter().filter_map(|r| r.event) {
+        if let Some(run_no) = number.get(&prepared.runs[event.run]) {
+            wanted.push((event.run, *run_no, event.event.idempotency_key));
+        }
+    }
+    let run_nos: Vec<i64> = wanted.iter().map(|w| w.1).collect();
+    let keys: Vec<&[u8]> = wanted.iter().map(|w| w.2.0.as_slice()).collect();
+    let found: HashMap<(i64, IdempotencyKey), Original> =
+        known::known_keys(connection, &run_nos, &keys)
+            .await?
+            .into_iter()
+            .map(|(run_no, key, known)| ((run_no, key), known.original))
+            .collect();
+    let of = |(run, run_no, key): &(usize, i64, IdempotencyKey)| {
+        Some(((*run, *key), *found.get(&(*run_no, *key))?))
+    };
+    Ok(wanted.iter().filter_map(of).collect())
+}

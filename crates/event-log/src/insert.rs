@@ -1,0 +1,174 @@
+//! The statements that write a batch. Called by [`crate::append`] and [`crate::checked`], inside
+//! their transaction.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::decide::{Decision, NewDeadLetter, NewEvent};
+use crate::record::{Batch, Header, Outcome};
+
+/// Why an insert did not go through.
+#[derive(Debug)]
+pub(crate) enum InsertError {
+    Sql(sqlx::Error),
+    /// The events would have left a hole in some run's runSeq.
+    Hole,
+}
+
+impl From<sqlx::Error> for InsertError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+/// Numbers the runs that are new; returns (tenant, run) -> run_no for those alone.
+pub(crate) async fn new_runs(
+    connection: &mut PgConnection,
+    runs: &[(&str, &str)],
+) -> Result<HashMap<(String, String), i64>, sqlx::Error> {
+    let (tenants, ids): (Vec<&str>, Vec<&str>) = runs.iter().copied().unzip();
+    let rows: Vec<(i64, String, String)> = sqlx::query_as(include_str!("sql/insert_runs.sql"))
+        .bind(tenants)
+        .bind(ids)
+        .fetch_all(connection)
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(run_no, tenant, run)| ((tenant, run), run_no))
+        .collect())
+}
+
+/// Inserts all events in one statement.
+pub(crate) async fn events(
+    connection: &mut PgConnection,
+    stream_id: i64,
+    persisted_at: DateTime<Utc>,
+    events: &mut [NewEvent<'_>],
+) -> Result<(), InsertError> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    // One order for all writers: two that insert into the same runs wait for each other once.
+    events.sort_by_key(|e| (e.run_no, e.run_seq));
+    macro_rules! column {
+        ($of:expr) => {
+            events.iter().map($of).collect::<Vec<_>>()
+        };
+    }
+    let payload = |e: &NewEvent<'_>| e.event.payload.as_ref().map(json_text);
+    let inserted = sqlx::query(include_str!("sql/insert_events.sql"))
+        .bind(stream_id)
+        .bind(persisted_at)
+        .bind(column!(|e| e.run_no))
+        .bind(column!(|e| e.run_seq))
+        .bind(column!(|e| e.source_offset))
+        .bind(column!(|e| e.event.emitted_at.to_datetime()))
+        .bind(column!(|e| -> Uuid { e.event.event_id }))
+        .bind(column!(|e| e.event.engine_attempt_id))
+        .bind(column!(|e| e.event.logical_attempt_id))
+        .bind(column!(|e| e.event.idempotency_key.0.as_slice()))
+        .bind(column!(|e| e.content.0.as_slice()))
+        .bind(column!(|e| e.chain.0.as_slice()))
+        .bind(column!(|e| e.event.tenant_id.as_str()))
+        .bind(column!(|e| e.event.event_type.as_str()))
+        .bind(column!(|e| e.event.project_id.as_str()))
+        .bind(column!(|e| e.event.environment_id.as_str()))
+        .bind(column!(|e| e.event.plan_id.as_str()))
+        .bind(column!(|e| e.event.plan_version.as_str()))
+        .bind(column!(|e| e.event.step_id.as_deref()))
+        .bind(column!(payload))
+        .execute(connection)
+        .await?
+        .rows_affected();
+    if inserted == events.len() as u64 {
+        Ok(())
+    } else {
+        Err(InsertError::Hole)
+    }
+}
+
+/// Inserts all dead letters in one statement.
+pub(crate) async fn dead_letters(
+    connection: &mut PgConnection,
+    stream_id: i64,
+    received_at: DateTime<Utc>,
+    letters: &[NewDeadLetter<'_>],
+) -> Result<(), sqlx::Error> {
+    if letters.is_empty() {
+        return Ok(());
+    }
+    macro_rules! column {
+        ($of:expr) => {
+            letters.iter().map($of).collect::<Vec<_>>()
+        };
+    }
+    sqlx::query(include_str!("sql/insert_dead_letters.sql"))
+        .bind(stream_id)
+        .bind(received_at)
+        .bind(column!(|l| l.record.offset))
+        .bind(column!(|l| l.rejection.tenant_id.as_deref()))
+        .bind(column!(|l| l.rejection.run_id.as_deref()))
+        .bind(column!(|l| l.rejection.reason.as_str()))
+        .bind(column!(|l| l.rejection.detail.as_str()))
+        .bind(column!(|l| l.record.key.as_deref()))
+        .bind(column!(|l| l.record.value.as_deref()))
+        .bind(column!(|l| headers_json(&l.record.headers)))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Books the batch in the ledger and moves the stored offset.
+pub(crate) async fn advance(
+    connection: &mut PgConnection,
+    stream_id: i64,
+    batch: &Batch,
+    decision: &Decision<'_>,
+    persisted_at: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let count =
+        |is: fn(&Outcome) -> bool| decision.outcomes.iter().filter(|o| is(o)).count() as i64;
+    let last = batch.records.last();
+    sqlx::query(include_str!("sql/advance_stream.sql"))
+        .bind(stream_id)
+        .bind(batch.end)
+        .bind(count(|o| matches!(o, Outcome::Appended { .. })))
+        .bind(count(|o| matches!(o, Outcome::Duplicate(_))))
+        .bind(count(|o| {
+            matches!(o, Outcome::Conflict(_) | Outcome::DeadLetter(_))
+        }))
+        .bind(batch.skipped)
+        .bind(last.map(|r| r.offset))
+        .bind(last.map(|r| r.digest().to_vec()))
+        .bind(persisted_at)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+fn json_text(value: &impl Serialize) -> String {
+    // A map with text keys and finite numbers always serialises.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+fn headers_json(headers: &[Header]) -> String {
+    use base64::Engine as _;
+    #[derive(Serialize)]
+    struct Encoded {
+        name: String,
+        value: Option<String>,
+    }
+    let base64 = base64::engine::general_purpose::STANDARD;
+    let encoded: Vec<Encoded> = headers
+        .iter()
+        .map(|h| Encoded {
+            name: base64.encode(&h.name),
+            value: h.value.as_ref().map(|v| base64.encode(v)),
+        })
+        .collect();
+    json_text(&encoded)
+}

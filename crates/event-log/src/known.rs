@@ -1,0 +1,158 @@
+//! What the database knows of a batch's runs, keys and event ids. Read by [`crate::append`] to fill
+//! the run cache, and by [`crate::checked`] under the locks of the runs.
+
+use std::collections::{HashMap, HashSet};
+
+use chrono::{DateTime, Utc};
+use run_events::{Digest, IdempotencyKey};
+use sqlx::{FromRow, PgConnection};
+use uuid::Uuid;
+
+use crate::record::Original;
+use crate::run_cache::{KnownKey, KnownRun};
+
+/// One event, as far as dedup needs it.
+#[derive(FromRow)]
+struct KeyRow {
+    run_seq: i64,
+    event_id: Uuid,
+    idempotency_key: [u8; 32],
+    content_digest: [u8; 32],
+    persisted_at: DateTime<Utc>,
+}
+
+impl KeyRow {
+    fn known(self) -> (IdempotencyKey, KnownKey) {
+        let original = Original {
+            event_id: self.event_id,
+            run_seq: self.run_seq,
+            persisted_at: self.persisted_at,
+        };
+        let known = KnownKey {
+            content: Digest(self.content_digest),
+            original,
+        };
+        (IdempotencyKey(self.idempotency_key), known)
+    }
+}
+
+#[derive(FromRow)]
+struct LoadedRow {
+    run_no: i64,
+    tenant_id: String,
+    run_id: String,
+    run_seq: Option<i64>,
+    event_id: Option<Uuid>,
+    idempotency_key: Option<[u8; 32]>,
+    content_digest: Option<[u8; 32]>,
+    chain_digest: Option<[u8; 32]>,
+    persisted_at: Option<DateTime<Utc>>,
+}
+
+/// The runs that exist, each with its newest events (at most `events_per_run`).
+pub(crate) async fn existing_runs(
+    connection: &mut PgConnection,
+    runs: &[(&str, &str)],
+    events_per_run: i64,
+) -> Result<HashMap<(String, String), KnownRun>, sqlx::Error> {
+    let (tenants, ids): (Vec<&str>, Vec<&str>) = runs.iter().copied().unzip();
+    let rows: Vec<LoadedRow> = sqlx::query_as(include_str!("sql/load_runs.sql"))
+        .bind(tenants)
+        .bind(ids)
+        .bind(events_per_run)
+        .fetch_all(connection)
+        .await?;
+    let mut known: HashMap<(String, String), KnownRun> = HashMap::new();
+    for row in rows {
+        let run = known
+            .entry((row.tenant_id, row.run_id))
+            .or_insert_with(|| KnownRun::empty(row.run_no));
+        let (Some(run_seq), Some(event_id), Some(persisted_at)) =
+            (row.run_seq, row.event_id, row.persisted_at)
+        else {
+            continue;
+        };
+        if run_seq > run.head_seq {
+            run.head_seq = run_seq;
+            run.chain = Digest(row.chain_digest.unwrap_or_default());
+        }
+        let key = KeyRow {
+            run_seq,
+            event_id,
+            idempotency_key: row.idempotency_key.unwrap_or_default(),
+            content_digest: row.content_digest.unwrap_or_default(),
+            persisted_at,
+        };
+        run.keys.extend([key.known()]);
+    }
+    Ok(known)
+}
+
+/// Locks the rows of the runs, in one order for all writers, and returns their numbers.
+pub(crate) async fn lock_runs(
+    connection: &mut PgConnection,
+    runs: &[(&str, &str)],
+) -> Result<HashMap<(String, String), i64>, sqlx::Error> {
+    let (tenants, ids): (Vec<&str>, Vec<&str>) = runs.iter().copied().unzip();
+    let rows: Vec<(i64, String, String)> = sqlx::query_as(include_str!("sql/lock_runs.sql"))
+        .bind(tenants)
+        .bind(ids)
+        .fetch_all(connection)
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(run_no, tenant, run)| ((tenant, run), run_no))
+        .collect())
+}
+
+/// The last runSeq and chain digest of each run that has events.
+pub(crate) async fn run_heads(
+    connection: &mut PgConnection,
+    run_nos: &[i64],
+) -> Result<HashMap<i64, (i64, Digest)>, sqlx::Error> {
+    let rows: Vec<(i64, i64, [u8; 32])> = sqlx::query_as(include_str!("sql/run_heads.sql"))
+        .bind(run_nos)
+        .fetch_all(connection)
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(run_no, seq, chain)| (run_no, (seq, Digest(chain))))
+        .collect())
+}
+
+/// What the log holds for these (run_no, key) pairs.
+pub(crate) async fn known_keys(
+    connection: &mut PgConnection,
+    run_nos: &[i64],
+    keys: &[&[u8]],
+) -> Result<Vec<(i64, IdempotencyKey, KnownKey)>, sqlx::Error> {
+    #[derive(FromRow)]
+    struct Row {
+        run_no: i64,
+        #[sqlx(flatten)]
+        key: KeyRow,
+    }
+    let rows: Vec<Row> = sqlx::query_as(include_str!("sql/known_keys.sql"))
+        .bind(run_nos)
+        .bind(keys)
+        .fetch_all(connection)
+        .await?;
+    let known = |row: Row| {
+        let (key, known) = row.key.known();
+        (row.run_no, key, known)
+    };
+    Ok(rows.into_iter().map(known).collect())
+}
+
+/// Which of these event ids the log holds.
+pub(crate) async fn used_event_ids(
+    connection: &mut PgConnection,
+    event_ids: &[Uuid],
+) -> Result<HashSet<Uuid>, sqlx::Error> {
+    let rows: Vec<Uuid> =
+        sqlx::query_scalar("SELECT event_id FROM event_log.event WHERE event_id = ANY ($1)")
+            .bind(event_ids)
+            .fetch_all(connection)
+            .await?;
+    Ok(rows.into_iter().collect())
+}

@@ -1,0 +1,161 @@
+//! Reading the log. Projectors read streams below the horizon; the CLI reads runs.
+//!
+//! The horizon of a stream is its `next_offset`. Its row is locked from the first statement of a
+//! batch to the commit, by one owner, so events of one stream become visible in offset order: read
+//! the horizon first, and everything below it is there.
+
+use chrono::{DateTime, Utc};
+use run_events::{EventType, IdempotencyKey, LoggedEvent, RunEvent};
+use serde_json::Value;
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, PgConnection, Row};
+
+/// Where a stream stands: what ingest has committed of one topic, partition and generation.
+#[derive(Debug, Clone, PartialEq, FromRow)]
+pub struct StreamHead {
+    /// The stream's number.
+    pub stream_id: i64,
+    /// The Kafka topic.
+    pub topic: String,
+    /// The Kafka partition.
+    pub partition: i32,
+    /// The generation; the next one is read when this one is closed and read to its end.
+    pub generation: i32,
+    /// The first offset it accounts for.
+    pub start_offset: i64,
+    /// The horizon: everything below is visible.
+    pub next_offset: i64,
+    /// Events among those offsets.
+    pub appended: i64,
+    /// Records known to be duplicates.
+    pub duplicates: i64,
+    /// Records kept as dead letters.
+    pub dead_lettered: i64,
+    /// Offsets without a record.
+    pub skipped: i64,
+    /// Who holds the claim, for people.
+    pub owner: Option<String>,
+    /// Why it waits for an operator.
+    pub halted_reason: Option<String>,
+    /// When its last batch was persisted.
+    pub last_persisted_at: Option<DateTime<Utc>>,
+    /// When the next generation took over.
+    pub closed_at: Option<DateTime<Utc>>,
+}
+
+/// An event with its place in the log.
+#[derive(Debug, Clone)]
+pub struct StreamEvent {
+    /// The run's number: the narrow key to read its other events by.
+    pub run_no: i64,
+    /// The stream it came through.
+    pub stream_id: i64,
+    /// The Kafka offset.
+    pub source_offset: i64,
+    /// The event itself.
+    pub logged: LoggedEvent,
+}
+
+/// The heads of all streams, in (topic, partition, generation) order.
+///
+/// # Errors
+/// The database's.
+pub async fn stream_heads(connection: &mut PgConnection) -> Result<Vec<StreamHead>, sqlx::Error> {
+    sqlx::query_as(include_str!("sql/stream_heads.sql"))
+        .fetch_all(connection)
+        .await
+}
+
+/// Up to `limit` events of a stream with `from <= offset < horizon`, in offset order. The horizon
+/// is a `next_offset` that was read before. Fewer than `limit` events = there are no more below it.
+///
+/// # Errors
+/// The database's.
+pub async fn stream_events(
+    connection: &mut PgConnection,
+    stream_id: i64,
+    from: i64,
+    horizon: i64,
+    limit: i64,
+) -> Result<Vec<StreamEvent>, sqlx::Error> {
+    sqlx::query_as(include_str!("sql/stream_events.sql"))
+        .bind(stream_id)
+        .bind(from)
+        .bind(horizon)
+        .bind(limit)
+        .fetch_all(connection)
+        .await
+}
+
+/// Up to `limit` events of one run with `from <= runSeq <= to`, in runSeq order.
+///
+/// # Errors
+/// The database's.
+pub async fn run_events(
+    connection: &mut PgConnection,
+    run_no: i64,
+    from: i64,
+    to: i64,
+    limit: i64,
+) -> Result<Vec<StreamEvent>, sqlx::Error> {
+    sqlx::query_as(include_str!("sql/run_events.sql"))
+        .bind(run_no)
+        .bind(from)
+        .bind(to)
+        .bind(limit)
+        .fetch_all(connection)
+        .await
+}
+
+/// The number of a tenant's run; `None` where the tenant has no such run.
+///
+/// # Errors
+/// The database's.
+pub async fn run_no(
+    connection: &mut PgConnection,
+    tenant_id: &str,
+    run_id: &str,
+) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar("SELECT run_no FROM event_log.run WHERE tenant_id = $1 AND run_id = $2")
+        .bind(tenant_id)
+        .bind(run_id)
+        .fetch_optional(connection)
+        .await
+}
+
+impl FromRow<'_, PgRow> for StreamEvent {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let emitted_at: DateTime<Utc> = row.try_get("emitted_at")?;
+        let persisted_at: DateTime<Utc> = row.try_get("persisted_at")?;
+        let payload = match row.try_get("payload")? {
+            Some(Value::Object(map)) => Some(map),
+            _ => None,
+        };
+        let event = RunEvent {
+            event_id: row.try_get("event_id")?,
+            event_type: EventType::from_name(row.try_get("event_type")?),
+            tenant_id: row.try_get("tenant_id")?,
+            project_id: row.try_get("project_id")?,
+            environment_id: row.try_get("environment_id")?,
+            run_id: row.try_get("run_id")?,
+            plan_id: row.try_get("plan_id")?,
+            plan_version: row.try_get("plan_version")?,
+            engine_attempt_id: row.try_get("engine_attempt_id")?,
+            logical_attempt_id: row.try_get("logical_attempt_id")?,
+            idempotency_key: IdempotencyKey(row.try_get("idempotency_key")?),
+            emitted_at: emitted_at.into(),
+            step_id: row.try_get("step_id")?,
+            payload,
+        };
+        Ok(Self {
+            run_no: row.try_get("run_no")?,
+            stream_id: row.try_get("stream_id")?,
+            source_offset: row.try_get("source_offset")?,
+            logged: LoggedEvent {
+                run_seq: row.try_get("run_seq")?,
+                persisted_at: persisted_at.into(),
+                event,
+            },
+        })
+    }
+}

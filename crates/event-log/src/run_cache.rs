@@ -1,0 +1,144 @@
+//! What a writer remembers of the runs it wrote: enough to decide without reading.
+//!
+//! One cache belongs to one claim of one partition. It holds only committed facts: it changes after
+//! a known commit, and any doubt drops it. It may be incomplete (a long run's old keys are not
+//! loaded) or out of date (another partition wrote to the run): then a unique constraint speaks, and
+//! the batch is decided again from the database.
+
+use std::collections::HashMap;
+
+use lru::LruCache;
+use run_events::{Digest, IdempotencyKey};
+
+use crate::record::Original;
+
+/// What a key stands for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KnownKey {
+    pub(crate) content: Digest,
+    pub(crate) original: Original,
+}
+
+/// One run as far as it is known.
+#[derive(Debug)]
+pub(crate) struct KnownRun {
+    pub(crate) run_no: i64,
+    /// The last runSeq; 0 = no events.
+    pub(crate) head_seq: i64,
+    pub(crate) chain: Digest,
+    pub(crate) keys: HashMap<IdempotencyKey, KnownKey>,
+}
+
+impl KnownRun {
+    /// A run that has just been numbered.
+    pub(crate) fn empty(run_no: i64) -> Self {
+        Self {
+            run_no,
+            head_seq: 0,
+            chain: Digest::CHAIN_START,
+            keys: HashMap::new(),
+        }
+    }
+}
+
+/// A run's name as one text: tenant and run, parted by U+0000, which neither can hold.
+pub(crate) fn run_name(tenant_id: &str, run_id: &str) -> String {
+    let mut name = String::with_capacity(tenant_id.len() + run_id.len() + 1);
+    name.push_str(tenant_id);
+    name.push('\0');
+    name.push_str(run_id);
+    name
+}
+
+/// Runs by name, the least recently used dropped first.
+#[derive(Debug)]
+pub(crate) struct RunCache {
+    runs: LruCache<String, KnownRun>,
+    /// Keys in all runs: what the memory goes with.
+    keys: usize,
+}
+
+impl RunCache {
+    /// About 180 bytes each, so some 20 MB a partition at most.
+    const MAX_KEYS: usize = 100_000;
+    /// An entry without keys costs memory too.
+    const MAX_RUNS: usize = 20_000;
+
+    pub(crate) fn new() -> Self {
+        Self {
+            runs: LruCache::unbounded(),
+            keys: 0,
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.runs.clear();
+        self.keys = 0;
+    }
+
+    /// Marks a run as just used; whether it is known.
+    pub(crate) fn touch(&mut self, name: &str) -> bool {
+        self.runs.get(name).is_some()
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&KnownRun> {
+        self.runs.peek(name)
+    }
+
+    pub(crate) fn forget(&mut self, name: &str) {
+        if let Some(run) = self.runs.pop(name) {
+            self.keys -= run.keys.len();
+        }
+    }
+
+    pub(crate) fn insert(&mut self, name: String, run: KnownRun) {
+        self.keys += run.keys.len();
+        if let Some(replaced) = self.runs.put(name, run) {
+            self.keys -= replaced.keys.len();
+        }
+    }
+
+    /// Records what a committed batch added to a known run.
+    pub(crate) fn advance(
+        &mut self,
+        name: &str,
+        head_seq: i64,
+        chain: Digest,
+        new_keys: HashMap<IdempotencyKey, KnownKey>,
+    ) {
+        if let Some(run) = self.runs.get_mut(name) {
+            self.keys -= run.keys.len();
+            run.head_seq = head_seq;
+            run.chain = chain;
+            run.keys.extend(new_keys);
+            self.keys += run.keys.len();
+        }
+    }
+
+    /// Drops the least recently used runs until the bounds hold.
+    pub(crate) fn shrink(&mut self) {
+        while self.keys > Self::MAX_KEYS || self.runs.len() > Self::MAX_RUNS {
+            match self.runs.pop_lru() {
+                Some((_, run)) => self.keys -= run.keys.len(),
+                None => break,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_recently_used_run_goes_first() {
+        let mut cache = RunCache::new();
+        for n in 0..=RunCache::MAX_RUNS as i64 {
+            cache.insert(n.to_string(), KnownRun::empty(n));
+        }
+        assert!(cache.touch("0"));
+        cache.shrink();
+        assert!(cache.get("0").is_some());
+        assert!(cache.get("1").is_none());
+    }
+}

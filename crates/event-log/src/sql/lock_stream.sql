@@ -1,0 +1,10 @@
+-- The first statement of every batch. Locks: the stream row, until the transaction ends.
+-- The clock is read outside the locking query, so after the lock is held.
+WITH locked AS MATERIALIZED (
+  SELECT claim, next_offset, last_persisted_at
+  FROM event_log.stream
+  WHERE stream_id = $1 AND closed_at IS NULL
+  FOR UPDATE
+)
+SELECT claim, next_offset, greatest(clock_timestamp(), last_persisted_at) AS persisted_at
+FROM locked

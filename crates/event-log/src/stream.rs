@@ -1,0 +1,176 @@
+//! Claims: who may append to a partition, and from which offset.
+
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+/// A claim on one partition, as it was when it was made.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// The stream row: one topic, partition and generation.
+    pub stream_id: i64,
+    /// The Kafka topic.
+    pub topic: String,
+    /// The Kafka partition.
+    pub partition: i32,
+    /// The generation that is open.
+    pub generation: i32,
+    /// The token: whoever claims next makes it worthless.
+    pub token: Uuid,
+    /// The offset to read next.
+    pub next_offset: i64,
+    /// Why the partition waits for an operator, if it does.
+    pub halted_reason: Option<String>,
+}
+
+/// Why a claim failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// The partition's offsets belong to another consumer group.
+    #[error(
+        "{topic}/{partition} is read by the consumer group {stored:?} on this database, and this process is in \
+         {mine:?}: set ingest.group_id to {stored:?}, or use another database"
+    )]
+    OtherGroup {
+        /// The Kafka topic.
+        topic: String,
+        /// The Kafka partition.
+        partition: i32,
+        /// The group in the stream row.
+        stored: String,
+        /// The group of the caller.
+        mine: String,
+    },
+    /// The database's error; see [`crate::classify`].
+    #[error("cannot claim the partition")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Who claims: the consumer group, and a name for people (host and process).
+#[derive(Debug, Clone)]
+pub struct Claimant {
+    /// The Kafka consumer group.
+    pub group_id: String,
+    /// Shown as `event_log.streams.owner`.
+    pub owner: String,
+}
+
+/// Claims a partition with a fresh token. `None` where the log has never read it: then
+/// [`open`] it at the offset where its reading should start, and claim again.
+///
+/// Waits for the row while an earlier owner's batch is being committed, at most the session's
+/// `lock_timeout`.
+///
+/// # Errors
+/// [`ClaimError::OtherGroup`], or the database's.
+pub async fn claim(
+    pool: &PgPool,
+    who: &Claimant,
+    topic: &str,
+    partition: i32,
+) -> Result<Option<Claim>, ClaimError> {
+    let token = Uuid::new_v4();
+    let row: Option<(i64, i32, i64, Option<String>)> =
+        sqlx::query_as(include_str!("sql/claim.sql"))
+            .bind(topic)
+            .bind(partition)
+            .bind(&who.group_id)
+            .bind(token)
+            .bind(&who.owner)
+            .fetch_optional(pool)
+            .await?;
+    if let Some((stream_id, generation, next_offset, halted_reason)) = row {
+        return Ok(Some(Claim {
+            stream_id,
+            topic: topic.to_owned(),
+            partition,
+            generation,
+            token,
+            next_offset,
+            halted_reason,
+        }));
+    }
+    match stored_group(pool, topic, partition).await? {
+        Some(stored) if stored != who.group_id => Err(ClaimError::OtherGroup {
+            topic: topic.to_owned(),
+            partition,
+            stored,
+            mine: who.group_id.clone(),
+        }),
+        _ => Ok(None),
+    }
+}
+
+async fn stored_group(
+    pool: &PgPool,
+    topic: &str,
+    partition: i32,
+) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT group_id FROM event_log.stream WHERE topic = $1 AND partition = $2 AND closed_at IS NULL",
+    )
+    .bind(topic)
+    .bind(partition)
+    .fetch_optional(pool)
+    .await
+}
+
+/// Makes the stream row of a partition that was never read, to start at `start_offset`. Does
+/// nothing where a row exists already.
+///
+/// # Errors
+/// The database's.
+pub async fn open(
+    pool: &PgPool,
+    who: &Claimant,
+    topic: &str,
+    partition: i32,
+    start_offset: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO event_log.stream (topic, partition, group_id, start_offset, next_offset)
+         VALUES ($1, $2, $3, $4, $4)
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(topic)
+    .bind(partition)
+    .bind(&who.group_id)
+    .bind(start_offset)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Marks a claimed partition as waiting for an operator. Does nothing where the claim is no longer
+/// the newest one; returns whether it was.
+///
+/// # Errors
+/// The database's.
+pub async fn halt(pool: &PgPool, claim: &Claim, reason: &str) -> Result<bool, sqlx::Error> {
+    let updated = sqlx::query(
+        "UPDATE event_log.stream SET halted_reason = $3, updated_at = clock_timestamp()
+         WHERE stream_id = $1 AND claim = $2 AND closed_at IS NULL",
+    )
+    .bind(claim.stream_id)
+    .bind(claim.token)
+    .bind(reason)
+    .execute(pool)
+    .await?;
+    Ok(updated.rows_affected() == 1)
+}
+
+/// The stored offset of a claimed partition, if the claim is still the newest one.
+///
+/// # Errors
+/// The database's.
+pub async fn position(
+    connection: &mut PgConnection,
+    claim: &Claim,
+) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT next_offset FROM event_log.stream WHERE stream_id = $1 AND claim = $2",
+    )
+    .bind(claim.stream_id)
+    .bind(claim.token)
+    .fetch_optional(connection)
+    .await
+}
