@@ -146,6 +146,7 @@ mod tests {
             classify(&anyhow::Error::from(Start(missing())).context("a")),
             Exit::Usage
         );
+        assert_eq!(classify(&DatabaseError::Url(missing()).into()), Exit::Usage);
         assert_eq!(
             classify(&Unreachable::new("no broker").into()),
             Exit::Unreachable

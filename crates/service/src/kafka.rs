@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 
-use crate::config::{ConfigError, KafkaConfig, is_secret_name};
+use crate::config::{ConfigError, KafkaConfig, MASK, is_secret_name};
 
 /// The base of a client configuration. Set what must not be overridden after this call.
 ///
@@ -32,23 +32,34 @@ fn with_properties(properties: &BTreeMap<String, String>) -> ClientConfig {
 pub(crate) fn check_properties(
     properties: &BTreeMap<String, String>,
 ) -> Result<(), (String, String)> {
-    match with_properties(properties).create_native_config() {
-        Ok(_) => Ok(()),
-        // librdkafka's reason may quote the value.
-        Err(KafkaError::ClientConfig(_, _, name, _)) if is_secret_name(&name) => {
-            Err((name, "has a value that librdkafka refuses".to_owned()))
+    with_properties(properties)
+        .create_native_config()
+        .map(drop)
+        .map_err(refusal)
+}
+
+fn refusal(error: KafkaError) -> (String, String) {
+    match error {
+        KafkaError::ClientConfig(_, reason, name, value) => {
+            // librdkafka quotes some values in its reason.
+            let reason = if is_secret_name(&name) {
+                reason.replace(&value, MASK)
+            } else {
+                reason
+            };
+            (name, format!("is refused by librdkafka: {reason}"))
         }
-        Err(KafkaError::ClientConfig(_, reason, name, _)) => {
-            Err((name, format!("is refused by librdkafka: {reason}")))
-        }
-        Err(other) => Err((String::new(), format!("cannot be used: {other}"))),
+        other => (String::new(), format!("cannot be used: {other}")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::{check_properties, client_config};
+    use rdkafka::error::KafkaError;
+    use rdkafka::types::RDKafkaConfRes;
+
+    use super::{check_properties, client_config, refusal};
     use crate::config::{ConfigError, KafkaConfig};
 
     fn config(properties: &[(&str, &str)]) -> KafkaConfig {
@@ -97,8 +108,14 @@ mod tests {
         let (name, detail) = refused("socket.timeout.ms", "soon").unwrap_err();
         assert_eq!(name, "socket.timeout.ms");
         assert!(detail.contains("refused by librdkafka"), "{detail}");
-        let (name, detail) = refused("ssl.key.pem", "hunter2").unwrap_err();
-        assert_eq!(name, "ssl.key.pem");
-        assert!(!detail.contains("hunter2"), "{detail}");
+        let quoting = KafkaError::ClientConfig(
+            RDKafkaConfRes::RD_KAFKA_CONF_INVALID,
+            "Invalid value \"hunter2\" for \"sasl.password\"".to_owned(),
+            "sasl.password".to_owned(),
+            "hunter2".to_owned(),
+        );
+        let (name, detail) = refusal(quoting);
+        assert_eq!(name, "sasl.password");
+        assert!(detail.contains("Invalid value \"***\""), "{detail}");
     }
 }

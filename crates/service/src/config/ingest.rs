@@ -100,7 +100,7 @@ impl IngestConfig {
             "ingest.buffer_bytes",
             self.buffer_bytes,
             1..=1 << 30,
-            usize::to_string,
+            byte_size::text,
         )?;
         Problem::unless_lasting(
             "ingest.drain_timeout",
@@ -122,7 +122,7 @@ impl BatchConfig {
             "ingest.batch.max_bytes",
             self.max_bytes,
             1..=256 << 20,
-            usize::to_string,
+            byte_size::text,
         )?;
         Problem::unless_lasting(
             "ingest.batch.linger",

@@ -29,7 +29,7 @@ impl LimitsConfig {
             "limits.max_record_bytes",
             self.max_record_bytes,
             1..=64 << 20,
-            usize::to_string,
+            byte_size::text,
         )
     }
 }

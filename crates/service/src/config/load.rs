@@ -4,6 +4,7 @@
 //! before the merge, because only then can a message name the exact variable or flag.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,12 +25,20 @@ pub(super) const DEFAULT_FILE: &str = "runlog.toml";
 const ENV_PREFIX: &str = "RUNLOG_";
 
 /// A configuration and where each of its values came from.
-#[derive(Debug)]
 pub struct LoadedConfig {
     /// The values, all checked.
     pub config: Config,
     layers: Vec<Layer>,
     database_url_file: Option<PathBuf>,
+}
+
+impl fmt::Debug for LoadedConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The layers hold secrets as they were written; the config's own Debug masks them.
+        f.debug_struct("LoadedConfig")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
 }
 
 impl LoadedConfig {
@@ -43,7 +52,6 @@ impl LoadedConfig {
 }
 
 /// The keys that one file, one variable or one flag set.
-#[derive(Debug)]
 pub(super) struct Layer {
     pub(super) origin: Source,
     pub(super) keys: Dict,

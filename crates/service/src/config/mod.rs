@@ -20,6 +20,8 @@ mod secret;
 mod show;
 mod source;
 mod telemetry;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 
@@ -33,7 +35,7 @@ pub use limits::LimitsConfig;
 pub use load::LoadedConfig;
 pub use projectors::ProjectorsConfig;
 pub use secret::Secret;
-pub(crate) use secret::is_secret_name;
+pub(crate) use secret::{MASK, is_secret_name};
 pub use show::ConfigEntry;
 pub use source::Source;
 pub use telemetry::{LogFormat, TelemetryConfig};

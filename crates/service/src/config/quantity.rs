@@ -52,7 +52,7 @@ pub(super) mod byte_size {
     ];
 
     pub(crate) fn serialize<S: Serializer>(value: &usize, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&format(*value))
+        to.serialize_str(&text(value))
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
@@ -97,8 +97,8 @@ pub(super) mod byte_size {
     }
 
     /// The shortest exact text: a whole number of the largest binary unit that divides it.
-    fn format(bytes: usize) -> String {
-        let bytes = bytes as u64;
+    pub(crate) fn text(bytes: &usize) -> String {
+        let bytes = *bytes as u64;
         UNITS
             .iter()
             .filter(|(suffix, _)| suffix.ends_with("iB"))
@@ -111,7 +111,7 @@ pub(super) mod byte_size {
 
     #[cfg(test)]
     mod tests {
-        use super::{format, parse};
+        use super::{parse, text};
 
         #[test]
         fn sizes_are_read_with_and_without_a_unit() {
@@ -134,7 +134,7 @@ pub(super) mod byte_size {
                 (8 << 20, "8MiB"),
                 (3 << 30, "3GiB"),
             ] {
-                assert_eq!(format(bytes), shown);
+                assert_eq!(text(&bytes), shown);
                 assert_eq!(parse(shown), Some(bytes));
             }
         }
