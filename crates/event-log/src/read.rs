@@ -5,7 +5,7 @@
 //! the horizon first, and everything below it is there.
 
 use chrono::{DateTime, Utc};
-use run_events::{EventType, IdempotencyKey, LoggedEvent, RunEvent};
+use run_events::{EventType, IdempotencyKey, LoggedEvent, RunEvent, json};
 use serde_json::Value;
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgConnection, Row};
@@ -67,7 +67,8 @@ pub async fn stream_heads(connection: &mut PgConnection) -> Result<Vec<StreamHea
 }
 
 /// Up to `limit` events of a stream with `from <= offset < horizon`, in offset order. The horizon
-/// is a `next_offset` that was read before. Fewer than `limit` events = there are no more below it.
+/// is a `next_offset` that was read before. Fewer come where their payloads reach `max_bytes` (as
+/// stored), so that memory is bounded; none = there are no more below the horizon.
 ///
 /// # Errors
 /// The database's.
@@ -77,12 +78,14 @@ pub async fn stream_events(
     from: i64,
     horizon: i64,
     limit: i64,
+    max_bytes: i64,
 ) -> Result<Vec<StreamEvent>, sqlx::Error> {
     sqlx::query_as(include_str!("sql/stream_events.sql"))
         .bind(stream_id)
         .bind(from)
         .bind(horizon)
         .bind(limit)
+        .bind(max_bytes)
         .fetch_all(connection)
         .await
 }
@@ -127,8 +130,9 @@ impl FromRow<'_, PgRow> for StreamEvent {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
         let emitted_at: DateTime<Utc> = row.try_get("emitted_at")?;
         let persisted_at: DateTime<Utc> = row.try_get("persisted_at")?;
-        let payload = match row.try_get("payload")? {
-            Some(Value::Object(map)) => Some(map),
+        let payload = match row.try_get::<Option<&str>, _>("payload")?.map(json::value) {
+            Some(Ok(Value::Object(map))) => Some(map),
+            Some(Err(error)) => return Err(sqlx::Error::Decode(Box::new(error))),
             _ => None,
         };
         let event = RunEvent {
@@ -158,4 +162,18 @@ impl FromRow<'_, PgRow> for StreamEvent {
             },
         })
     }
+}
+
+/// How many dead letters wait for somebody, by reason.
+///
+/// # Errors
+/// The database's.
+pub async fn pending_dead_letters(
+    executor: impl sqlx::PgExecutor<'_>,
+) -> Result<Vec<(String, i64)>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT reason, count(*) FROM event_log.dead_letter WHERE status = 'pending' GROUP BY reason",
+    )
+    .fetch_all(executor)
+    .await
 }

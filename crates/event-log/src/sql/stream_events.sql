@@ -1,9 +1,19 @@
--- Events of one stream in offset order, below a horizon that was read before. Locks: none.
+-- Events of one stream in offset order, below a horizon that was read before: at most $4, cut short
+-- where the payloads so far (as stored, maybe compressed) reach $5 bytes, but never to nothing.
+-- Locks: none.
 SELECT e.run_no, e.run_seq, e.stream_id, e.source_offset, e.emitted_at, e.persisted_at, e.event_id,
        e.engine_attempt_id, e.logical_attempt_id, e.idempotency_key, e.tenant_id, r.run_id,
-       e.event_type, e.project_id, e.environment_id, e.plan_id, e.plan_version, e.step_id, e.payload
-FROM event_log.event e
+       e.event_type, e.project_id, e.environment_id, e.plan_id, e.plan_version, e.step_id,
+       e.payload::text AS payload
+FROM (
+  -- The size of a payload is known without fetching it.
+  SELECT *, sum(coalesce(pg_column_size(payload), 0)) OVER (ORDER BY source_offset ROWS UNBOUNDED PRECEDING)
+            - coalesce(pg_column_size(payload), 0) AS bytes_before
+  FROM event_log.event
+  WHERE stream_id = $1 AND source_offset >= $2 AND source_offset < $3
+  ORDER BY source_offset
+  LIMIT $4
+) e
 JOIN event_log.run r ON r.run_no = e.run_no
-WHERE e.stream_id = $1 AND e.source_offset >= $2 AND e.source_offset < $3
+WHERE e.bytes_before < $5
 ORDER BY e.source_offset
-LIMIT $4
