@@ -50,11 +50,14 @@ impl Target {
 /// Why there is no database to work with.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    /// `database.url` is missing or no URL of PostgreSQL.
-    #[error("no usable database URL")]
-    Url(#[source] ConfigError),
+    /// `database.url` is missing or no URL of PostgreSQL. The message is all of it:
+    /// [`crate::exit`] knows this variant by itself.
+    #[error(transparent)]
+    Url(ConfigError),
     /// Something answers, and turns us away: password, database name, permissions, TLS.
-    #[error("{target} refuses the connection; check the URL's user, password and database")]
+    #[error(
+        "{target} refuses the connection; check the URL's user, password, database and sslmode"
+    )]
     Refused {
         /// Which database.
         target: Target,

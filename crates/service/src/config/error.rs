@@ -9,8 +9,8 @@ use super::source::Source;
 
 /// A configuration that cannot be used. The process ends with exit code 2.
 ///
-/// A library error that carries one must keep it as its `source` (not `#[error(transparent)]`),
-/// so that [`crate::exit`] finds it in the chain.
+/// A library error that carries one must keep it as its `source`, so that [`crate::exit`] finds
+/// it in the chain (`#[error(transparent)]` would hide it there).
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// `--config` names a file that cannot be read, or `runlog.toml` is there but unreadable.
