@@ -1,0 +1,326 @@
+//! What the product has made of the records: its views, read into [`Table`]s.
+//!
+//! Called by [`crate::Pipeline`]. Only documented views and columns are named here.
+
+use crate::oracle::expect::place;
+use crate::oracle::json::Json;
+use crate::oracle::table::{Cell, Row, Table};
+use anyhow::{Context, Result, bail};
+use sqlx::postgres::PgPool;
+use sqlx::{AssertSqlSafe, Row as _};
+use std::collections::BTreeMap;
+
+/// A column, by how it becomes a cell.
+#[derive(Clone, Copy, Debug)]
+enum Column {
+    Text(&'static str),
+    Int(&'static str),
+    /// A time, as microseconds since 1970 UTC.
+    Time(&'static str),
+    /// Bytes, as hex digits.
+    Bytes(&'static str),
+}
+
+use Column::{Bytes, Int, Text, Time};
+
+const RUN_EVENTS: &[Column] = &[
+    Int("partition"),
+    Int("source_offset"),
+    Text("tenant_id"),
+    Text("run_id"),
+    Int("run_seq"),
+    Text("event_id"),
+    Text("event_type"),
+    Text("idempotency_key"),
+    Text("project_id"),
+    Text("environment_id"),
+    Text("plan_id"),
+    Text("plan_version"),
+    Int("engine_attempt_id"),
+    Int("logical_attempt_id"),
+    Text("step_id"),
+    Time("emitted_at"),
+    Time("persisted_at"),
+    Text("payload"),
+    Text("topic"),
+];
+const DEAD_LETTERS: &[Column] = &[
+    Int("partition"),
+    Int("source_offset"),
+    Text("topic"),
+    Text("tenant_id"),
+    Text("run_id"),
+    Text("reason"),
+    Text("detail"),
+    Bytes("key"),
+    Bytes("value"),
+];
+const STREAMS: &[Column] = &[
+    Int("partition"),
+    Text("topic"),
+    Int("start_offset"),
+    Int("next_offset"),
+    Int("appended"),
+    Int("duplicates"),
+    Int("dead_lettered"),
+    Int("skipped"),
+    Text("halted_reason"),
+    Time("closed_at"),
+];
+const RUN_CURRENT: &[Column] = &[
+    Text("tenant_id"),
+    Text("run_id"),
+    Text("project_id"),
+    Text("environment_id"),
+    Text("plan_id"),
+    Text("plan_version"),
+    Text("status"),
+    Text("consistency"),
+    Int("last_event_seq"),
+    Time("queued_at"),
+    Time("started_at"),
+    Time("ended_at"),
+    Time("sort_at"),
+    Time("emitted_started_at"),
+    Time("emitted_ended_at"),
+    Int("queue_wait_ms"),
+    Int("active_ms"),
+    Int("paused_ms"),
+    Int("wall_ms"),
+    Int("emitted_wall_ms"),
+    Int("steps_running"),
+    Int("steps_succeeded"),
+    Int("steps_failed"),
+    Int("steps_skipped"),
+    Int("retries"),
+    Text("error"),
+    Time("projected_at"),
+];
+const STEP_ATTEMPT: &[Column] = &[
+    Text("tenant_id"),
+    Text("run_id"),
+    Text("step_id"),
+    Int("logical_attempt_id"),
+    Int("engine_attempt_id"),
+    Text("status"),
+    Time("started_at"),
+    Time("completed_at"),
+    Int("duration_ms"),
+    Time("emitted_started_at"),
+    Time("emitted_completed_at"),
+    Text("error"),
+];
+const RUN_INCONSISTENCY: &[Column] = &[
+    Text("tenant_id"),
+    Text("run_id"),
+    Text("event_id"),
+    Text("event_type"),
+    Int("run_seq"),
+    Time("persisted_at"),
+    Text("step_id"),
+    Int("logical_attempt_id"),
+    Text("prior_state"),
+    Text("attempted_state"),
+    Text("code"),
+    Text("project_id"),
+    Text("environment_id"),
+];
+
+impl Column {
+    fn name(self) -> &'static str {
+        match self {
+            Text(name) | Int(name) | Time(name) | Bytes(name) => name,
+        }
+    }
+
+    fn expression(self) -> String {
+        let name = self.name();
+        match self {
+            Text(_) => format!("{name}::text AS {name}"),
+            Int(_) => format!("{name}::int8 AS {name}"),
+            Time(_) => format!("(extract(epoch FROM {name}) * 1000000)::int8 AS {name}"),
+            Bytes(_) => format!("encode({name}, 'hex') AS {name}"),
+        }
+    }
+}
+
+/// Everything that is compared with the oracle.
+#[derive(Debug)]
+pub struct Observed {
+    /// `event_log.run_events`
+    pub run_events: Table,
+    /// `event_log.dead_letters`
+    pub dead_letters: Table,
+    /// `event_log.streams`
+    pub ledger: Table,
+    /// `read_model.run_current`
+    pub run_current: Table,
+    /// `read_model.step_attempt`
+    pub step_attempt: Table,
+    /// `read_model.run_inconsistency`
+    pub run_inconsistency: Table,
+}
+
+/// Reads all of it.
+///
+/// # Errors
+/// Where a view or a column is not there, or an identity stands twice.
+pub async fn observe(pool: &PgPool) -> Result<Observed> {
+    let by_place: Identity = |row| Ok(place(int(row, "partition")?, int(row, "source_offset")?));
+    let by_partition: Identity = |row| Ok(vec![format!("partition {}", int(row, "partition")?)]);
+    let by_run: Identity = |row| texts(row, &["tenant_id", "run_id"]);
+    let by_attempt: Identity = |row| {
+        texts(
+            row,
+            &["tenant_id", "run_id", "step_id", "logical_attempt_id"],
+        )
+    };
+    let by_event: Identity = |row| texts(row, &["tenant_id", "run_id", "event_id"]);
+    Ok(Observed {
+        run_events: read(pool, "event_log.run_events", RUN_EVENTS, by_place).await?,
+        dead_letters: read(pool, "event_log.dead_letters", DEAD_LETTERS, by_place).await?,
+        ledger: read(pool, "event_log.streams", STREAMS, by_partition).await?,
+        run_current: read(pool, "read_model.run_current", RUN_CURRENT, by_run).await?,
+        step_attempt: read(pool, "read_model.step_attempt", STEP_ATTEMPT, by_attempt).await?,
+        run_inconsistency: read(
+            pool,
+            "read_model.run_inconsistency",
+            RUN_INCONSISTENCY,
+            by_event,
+        )
+        .await?,
+    })
+}
+
+/// `persisted_at` by partition and offset, in microseconds.
+///
+/// # Errors
+/// Where a row has none.
+pub fn persisted_at(run_events: &Table) -> Result<BTreeMap<(i32, i64), i64>> {
+    let entry = |row: &Row| {
+        let partition = i32::try_from(int(row, "partition")?)?;
+        Ok((
+            (partition, int(row, "source_offset")?),
+            int(row, "persisted_at")?,
+        ))
+    };
+    run_events.values().map(entry).collect()
+}
+
+type Identity = fn(&Row) -> Result<Vec<String>>;
+
+async fn read(pool: &PgPool, view: &str, columns: &[Column], identity: Identity) -> Result<Table> {
+    let list: Vec<String> = columns.iter().map(|column| column.expression()).collect();
+    let sql = format!(
+        "SELECT to_jsonb(t)::text FROM (SELECT {} FROM {view}) AS t",
+        list.join(", ")
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .fetch_all(pool)
+        .await
+        .with_context(|| format!("reading {view}"))?;
+    let mut table = Table::new();
+    for row in rows {
+        let text: String = row.try_get(0)?;
+        let Ok(Json::Object(members)) = Json::read(text.as_bytes()) else {
+            bail!("{view}: a row is not a JSON object: {text}");
+        };
+        let cells: Row = columns
+            .iter()
+            .map(|column| (column.name(), cell(members.get(column.name()))))
+            .collect();
+        let key = identity(&cells).with_context(|| view.to_owned())?;
+        if table.insert(key.clone(), cells).is_some() {
+            bail!("{view}: two rows for [{}]", key.join(", "));
+        }
+    }
+    Ok(table)
+}
+
+fn cell(value: Option<&Json>) -> Cell {
+    match value {
+        Some(Json::Text(text)) => Cell::Text(text.clone()),
+        Some(Json::Number {
+            integer: Some(value),
+            ..
+        }) => Cell::Int(*value),
+        _ => Cell::Null,
+    }
+}
+
+fn int(row: &Row, column: &str) -> Result<i64> {
+    match row.get(column) {
+        Some(Cell::Int(value)) => Ok(*value),
+        other => bail!("column {column} is {other:?}"),
+    }
+}
+
+fn texts(row: &Row, columns: &[&str]) -> Result<Vec<String>> {
+    let text = |column: &&str| match row.get(*column) {
+        Some(Cell::Text(text)) => Ok(text.clone()),
+        Some(Cell::Int(value)) => Ok(value.to_string()),
+        other => bail!("column {column} is {other:?}"),
+    };
+    columns.iter().map(text).collect()
+}
+
+/// How far ingest and a projection are, over all partitions of a database with one topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Sum of the ledger's next offsets.
+    pub stored: i64,
+    /// Sum of the ledger's appended records.
+    pub appended: i64,
+    /// Sum of the checkpoints' applied events.
+    pub applied: i64,
+}
+
+/// Reads the progress of ingest and of the projection `run_status`.
+///
+/// # Errors
+/// Where the database does not answer.
+pub async fn progress(pool: &PgPool) -> Result<Progress> {
+    let row = sqlx::query(
+        "SELECT (SELECT coalesce(sum(next_offset - start_offset), 0)::int8 FROM event_log.streams),
+                (SELECT coalesce(sum(appended), 0)::int8 FROM event_log.streams),
+                (SELECT coalesce(sum(applied), 0)::int8 FROM read_model.projection_checkpoints
+                  WHERE projection = 'run_status')",
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(Progress {
+        stored: row.try_get(0)?,
+        appended: row.try_get(1)?,
+        applied: row.try_get(2)?,
+    })
+}
+
+/// Per partition of the ledger: next offset, appended, and the checkpoint's next offset and
+/// applied events of the projection `run_status` (0 where there is no checkpoint).
+///
+/// # Errors
+/// Where the database does not answer.
+pub async fn positions(pool: &PgPool) -> Result<BTreeMap<i32, [i64; 4]>> {
+    let rows = sqlx::query(
+        "SELECT s.partition::int4, s.next_offset::int8, s.appended::int8,
+                coalesce(c.next_offset, 0)::int8, coalesce(c.applied, 0)::int8
+           FROM event_log.streams AS s
+           LEFT JOIN read_model.projection_checkpoints AS c
+             ON c.topic = s.topic AND c.partition = s.partition AND c.generation = s.generation
+            AND c.projection = 'run_status'",
+    )
+    .fetch_all(pool)
+    .await?;
+    let entry = |row: &sqlx::postgres::PgRow| {
+        Ok((
+            row.try_get(0)?,
+            [
+                row.try_get(1)?,
+                row.try_get(2)?,
+                row.try_get(3)?,
+                row.try_get(4)?,
+            ],
+        ))
+    };
+    rows.iter().map(entry).collect()
+}
