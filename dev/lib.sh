@@ -99,7 +99,7 @@ port_in_use() { used_ports 0A | grep -x "$1" >/dev/null; }
 # another program since then has another start time, so it is never taken for ours, let alone killed.
 
 # Sets START_TIME to the kernel's start time of process $1; 1 when it is gone. Builtins only: a Ctrl-C in the terminal
-# would kill a helper program, and with it the knowledge of what was started.
+# would kill a child process, and with it the knowledge of what was started.
 proc_start_time() {
   local stat fields
   { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 1
