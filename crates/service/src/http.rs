@@ -327,6 +327,8 @@ mod tests {
     async fn shutdown_ends_the_server_although_a_client_hangs_on() {
         let server = server().await;
         let _hanging = TcpStream::connect(server.handle.local_addr).await.unwrap();
+        // An answer to a later client: the hanging one has been accepted by now.
+        assert!(get(&server, "/healthz").await.starts_with("HTTP/1.1 200 "));
         server.shutdown.cancel();
         timeout(Duration::from_secs(5), server.handle.join)
             .await

@@ -58,6 +58,9 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::print_stdout)]
     use std::io::{BufRead, BufReader, Read};
     use std::process::{Child, ChildStdout, Command, Stdio};
+    use std::time::Duration;
+
+    use tokio::time::timeout;
 
     /// Set in the process that [`child`] runs in; its value is what that does once cancelled.
     const MODE: &str = "SHUTDOWN_TEST_MODE";
@@ -72,10 +75,12 @@ mod tests {
         tokio::runtime::Runtime::new().unwrap().block_on(async {
             let token = super::install();
             println!("\nready");
-            token.cancelled().await;
+            // Bounded, so that a signal that has no effect is a failure and not a hang.
+            let bound = Duration::from_secs(10);
+            timeout(bound, token.cancelled()).await.unwrap();
             println!("\ncancelled");
             if mode == "hang" {
-                std::future::pending::<()>().await;
+                let _ = timeout(bound, std::future::pending::<()>()).await;
             }
         });
     }
