@@ -158,7 +158,9 @@ COMMENT ON COLUMN event_log.dead_letter.headers IS
 COMMENT ON COLUMN event_log.dead_letter.received_at IS 'The database''s clock when it was kept.';
 COMMENT ON COLUMN event_log.dead_letter.status IS 'pending, replayed (published again) or discarded (by an operator).';
 
--- Append-only, for every role, the owner and a replication session included.
+-- Append-only, for every role, the owner and a replication session included. The statement triggers
+-- refuse even a statement that meets no row; the row triggers hold where no statement is run
+-- (logical replication).
 CREATE FUNCTION event_log.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   RAISE EXCEPTION '% of %.% is refused: the log is append-only', TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME
@@ -166,24 +168,21 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION event_log.refuse_change() IS 'Trigger: refuses UPDATE, DELETE and TRUNCATE.';
 
-CREATE TRIGGER event_is_append_only BEFORE UPDATE OR DELETE ON event_log.event
-  FOR EACH ROW EXECUTE FUNCTION event_log.refuse_change();
-CREATE TRIGGER event_is_never_truncated BEFORE TRUNCATE ON event_log.event
+CREATE TRIGGER event_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON event_log.event
   FOR EACH STATEMENT EXECUTE FUNCTION event_log.refuse_change();
-CREATE TRIGGER run_is_append_only BEFORE UPDATE OR DELETE ON event_log.run
+CREATE TRIGGER event_row_is_immutable BEFORE UPDATE OR DELETE ON event_log.event
   FOR EACH ROW EXECUTE FUNCTION event_log.refuse_change();
-CREATE TRIGGER run_is_never_truncated BEFORE TRUNCATE ON event_log.run
-  FOR EACH STATEMENT EXECUTE FUNCTION event_log.refuse_change();
-CREATE TRIGGER stream_is_never_deleted BEFORE DELETE ON event_log.stream
-  FOR EACH ROW EXECUTE FUNCTION event_log.refuse_change();
-CREATE TRIGGER stream_is_never_truncated BEFORE TRUNCATE ON event_log.stream
-  FOR EACH STATEMENT EXECUTE FUNCTION event_log.refuse_change();
 ALTER TABLE event_log.event ENABLE ALWAYS TRIGGER event_is_append_only;
-ALTER TABLE event_log.event ENABLE ALWAYS TRIGGER event_is_never_truncated;
+ALTER TABLE event_log.event ENABLE ALWAYS TRIGGER event_row_is_immutable;
+CREATE TRIGGER run_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON event_log.run
+  FOR EACH STATEMENT EXECUTE FUNCTION event_log.refuse_change();
+CREATE TRIGGER run_row_is_immutable BEFORE UPDATE OR DELETE ON event_log.run
+  FOR EACH ROW EXECUTE FUNCTION event_log.refuse_change();
 ALTER TABLE event_log.run ENABLE ALWAYS TRIGGER run_is_append_only;
-ALTER TABLE event_log.run ENABLE ALWAYS TRIGGER run_is_never_truncated;
+ALTER TABLE event_log.run ENABLE ALWAYS TRIGGER run_row_is_immutable;
+CREATE TRIGGER stream_is_never_deleted BEFORE DELETE OR TRUNCATE ON event_log.stream
+  FOR EACH STATEMENT EXECUTE FUNCTION event_log.refuse_change();
 ALTER TABLE event_log.stream ENABLE ALWAYS TRIGGER stream_is_never_deleted;
-ALTER TABLE event_log.stream ENABLE ALWAYS TRIGGER stream_is_never_truncated;
 
 -- A stored offset never falls, and a generation's identity never changes.
 CREATE FUNCTION event_log.refuse_stream_rewrite() RETURNS trigger LANGUAGE plpgsql AS $$

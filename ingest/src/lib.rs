@@ -1,1 +1,151 @@
-//! Placeholder.
+//! The process `runlog-ingest`: a Kafka consumer group whose members append what they read to the
+//! log, one transaction per batch, with the offset in it.
+//!
+//! One thread ([`poll`]) owns the Kafka consumer. The group's callbacks ([`group`]) claim a
+//! partition in PostgreSQL before it is read, and start it at the stored offset. Each partition has
+//! a task ([`worker`]) that gathers records into batches ([`gather`]), judges them ([`judge`]) and
+//! appends them through `event_log::StreamWriter`.
+
+mod claims;
+mod client;
+mod gather;
+mod group;
+mod judge;
+mod metrics;
+mod partitions;
+mod poll;
+mod raw_record;
+mod worker;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use event_log::schema::{self, SchemaError};
+use event_log::stream::Claimant;
+use event_log::{FaultClass, classify};
+use service::backoff::Backoff;
+use service::config::Config;
+use service::health::Health;
+use service::metrics::MetricsRegistry;
+use service::{database, http};
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+
+/// Where health and metrics are served unless `telemetry.listen` says otherwise.
+const DEFAULT_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9600);
+/// How long the Kafka client may take to leave the group, beyond the drain.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The conditions of /readyz.
+pub(crate) mod condition {
+    pub(crate) const DATABASE: &str = "database";
+    pub(crate) const KAFKA: &str = "kafka";
+    pub(crate) const STREAMS: &str = "streams";
+}
+
+/// What every part of the process shares.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) pool: PgPool,
+    pub(crate) claimant: Claimant,
+    pub(crate) health: Health,
+    pub(crate) metrics: Metrics,
+    /// At most `ingest.writers` transactions at once.
+    pub(crate) writers: tokio::sync::Semaphore,
+}
+
+/// Runs the process until `shutdown` is cancelled, then drains and returns.
+///
+/// # Errors
+/// A configuration that cannot be used, a schema that is behind, or a fault that no retry mends.
+/// A Kafka or PostgreSQL that cannot be reached is waited for, with the reason in /readyz.
+pub async fn run(config: &Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let kafka = client::consumer_config(config)?;
+    let pool = database::pool(&config.database, "runlog-ingest")?;
+    let registry = MetricsRegistry::new();
+    let health = Health::new(&[condition::DATABASE, condition::KAFKA, condition::STREAMS]);
+    let shared = Arc::new(Shared {
+        config: config.clone(),
+        claimant: Claimant {
+            group_id: config.ingest.group_id.clone(),
+            owner: service::process_name(),
+        },
+        health: health.clone(),
+        metrics: Metrics::new(&registry)?,
+        writers: tokio::sync::Semaphore::new(config.ingest.writers),
+        pool,
+    });
+    let listen = config.telemetry.listen_address(DEFAULT_LISTEN)?;
+    let server = http::serve(listen, registry, health, shutdown.clone()).await?;
+    tracing::info!(address = %server.local_addr, "serving /healthz, /readyz and /metrics");
+    if wait_for_schema(&shared, &shutdown).await? {
+        tokio::spawn(metrics::watch_dead_letters(
+            Arc::clone(&shared),
+            shutdown.clone(),
+        ));
+        poll_until(kafka, Arc::clone(&shared), shutdown.clone()).await?;
+    }
+    shared.pool.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Waits until the database answers and its schema is up to date; false = shut down before that.
+async fn wait_for_schema(shared: &Shared, shutdown: &CancellationToken) -> anyhow::Result<bool> {
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+    loop {
+        match schema::check(&shared.pool).await {
+            Ok(()) => {
+                shared.health.set_ready(condition::DATABASE);
+                return Ok(true);
+            }
+            Err(SchemaError::Database(error)) if classify(&error) == FaultClass::Environment => {
+                let reason = format!("cannot reach PostgreSQL (database.url): {error}");
+                tracing::warn!("{reason}; trying again");
+                shared.health.set_unready(condition::DATABASE, reason);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(false),
+            () = tokio::time::sleep(backoff.next_delay()) => {}
+        }
+    }
+}
+
+/// Runs the consumer on its own thread until it ends, or until it fails to end in time.
+async fn poll_until(
+    kafka: rdkafka::ClientConfig,
+    shared: Arc<Shared>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let (ended, mut end) = tokio::sync::oneshot::channel();
+    let runtime = tokio::runtime::Handle::current();
+    let drain = shared.config.ingest.drain_timeout;
+    let stop = shutdown.clone();
+    std::thread::Builder::new()
+        .name("kafka-poll".to_owned())
+        .spawn(move || {
+            // The receiver is gone only where this thread took too long; nobody needs the result then.
+            let _ = ended.send(poll::run(&kafka, &shared, runtime, &stop));
+        })
+        .context("cannot start the Kafka thread")?;
+    tokio::select! {
+        result = &mut end => return result.context("the Kafka thread panicked")?,
+        () = shutdown.cancelled() => {}
+    }
+    match tokio::time::timeout(drain + CLOSE_TIMEOUT, end).await {
+        Ok(result) => result.context("the Kafka thread panicked")?,
+        Err(_) => {
+            tracing::warn!(
+                "the Kafka client did not close in time; leaving without it, which loses nothing"
+            );
+            Ok(())
+        }
+    }
+}

@@ -12,5 +12,8 @@ pub mod health;
 pub mod http;
 pub mod kafka;
 pub mod metrics;
+mod process;
 pub mod shutdown;
 pub mod telemetry;
+
+pub use process::process_name;

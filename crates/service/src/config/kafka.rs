@@ -11,6 +11,17 @@ use super::secret::{MASK, is_secret_name};
 use super::source::Source;
 use crate::kafka::check_properties;
 
+/// Properties that ingest sets itself, since exactly-once rests on them.
+const RESERVED: [&str; 7] = [
+    "group.id",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "auto.offset.reset",
+    "isolation.level",
+    "enable.partition.eof",
+    "check.crcs",
+];
+
 /// How a process reaches Kafka.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -67,6 +78,15 @@ impl KafkaConfig {
             return Problem::err(
                 "kafka.properties",
                 "names the brokers; set kafka.bootstrap_servers for that",
+            );
+        }
+        if let Some(name) = RESERVED
+            .iter()
+            .find(|name| self.properties.contains_key(**name))
+        {
+            return Problem::err(
+                format!("kafka.properties.{name}"),
+                "is not free: exactly-once rests on ingest's own value (the group is ingest.group_id); remove it",
             );
         }
         check_properties(&self.properties)

@@ -1,0 +1,79 @@
+//! The Kafka consumer's settings: what the guarantees need, what the configuration adds.
+
+use rdkafka::ClientConfig;
+use service::config::{Config, ConfigError};
+use service::kafka;
+
+/// What exactly-once rests on. The configuration refuses `kafka.properties` that name these.
+const FIXED: [(&str, &str); 6] = [
+    // Offsets live in PostgreSQL. Kafka's copy is written afterwards, for lag tools.
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    // An offset that the log no longer has is an operator's decision, never a silent reset.
+    ("auto.offset.reset", "error"),
+    ("isolation.level", "read_committed"),
+    // At the end of a partition, trailing control records are seen as a position.
+    ("enable.partition.eof", "true"),
+    ("check.crcs", "true"),
+];
+
+/// Defaults that `kafka.properties` may change.
+const DEFAULTS: [(&str, &str); 7] = [
+    ("client.id", "runlog-ingest"),
+    ("partition.assignment.strategy", "cooperative-sticky"),
+    // Bounds what the client library prefetches, over all partitions.
+    ("queued.max.messages.kbytes", "32768"),
+    // The library waits a whole second by default when its queue was full.
+    ("fetch.queue.backoff.ms", "20"),
+    ("topic.metadata.refresh.interval.ms", "30000"),
+    ("statistics.interval.ms", "1000"),
+    ("reconnect.backoff.max.ms", "2000"),
+];
+
+/// The consumer's configuration.
+///
+/// # Errors
+/// Where the bootstrap servers are missing.
+pub(crate) fn consumer_config(config: &Config) -> Result<ClientConfig, ConfigError> {
+    let mut client = kafka::client_config(&config.kafka)?;
+    for (key, value) in DEFAULTS {
+        if !config.kafka.properties.contains_key(key) {
+            client.set(key, value);
+        }
+    }
+    for (key, value) in FIXED {
+        client.set(key, value);
+    }
+    client.set("group.id", &config.ingest.group_id);
+    Ok(client)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn config(property: Option<&str>) -> Config {
+        let mut config = Config::default();
+        config.kafka.bootstrap_servers = "127.0.0.1:9092".to_owned();
+        if let Some(key) = property {
+            config
+                .kafka
+                .properties
+                .insert(key.to_owned(), "x".to_owned());
+        }
+        config
+    }
+
+    #[test]
+    fn defaults_give_way_to_the_configuration() {
+        let client = consumer_config(&config(Some("client.id"))).unwrap();
+        assert_eq!(client.get("client.id"), Some("x"));
+        let client = consumer_config(&config(None)).unwrap();
+        assert_eq!(client.get("auto.offset.reset"), Some("error"));
+        assert_eq!(
+            client.get("partition.assignment.strategy"),
+            Some("cooperative-sticky")
+        );
+    }
+}

@@ -1,0 +1,137 @@
+//! Gathers one partition's deliveries into a batch. Pure.
+
+use event_log::{Batch, Record};
+
+use crate::raw_record::RawRecord;
+
+/// What the poll thread hands to a partition's worker, in offset order.
+#[derive(Debug)]
+pub(crate) enum Delivery {
+    /// A record, after `skipped` offsets that hold none for a reader.
+    Record {
+        /// Offsets between the last delivery and this one.
+        skipped: i64,
+        /// The record.
+        record: RawRecord,
+    },
+    /// The end of the partition lies `skipped` offsets after the last delivery: control records.
+    Tail {
+        /// How many.
+        skipped: i64,
+    },
+}
+
+/// A batch in the making.
+#[derive(Debug)]
+pub(crate) struct Gather {
+    batch: Batch,
+    bytes: usize,
+    memory: usize,
+    max_events: usize,
+    max_bytes: usize,
+}
+
+impl Gather {
+    /// An empty batch that starts at `start`.
+    pub(crate) fn new(start: i64, max_events: usize, max_bytes: usize) -> Self {
+        let batch = Batch {
+            start,
+            end: start,
+            skipped: 0,
+            records: Vec::new(),
+        };
+        Self {
+            batch,
+            bytes: 0,
+            memory: 0,
+            max_events,
+            max_bytes,
+        }
+    }
+
+    /// Adds a delivery; `judged` makes a record of its bytes.
+    pub(crate) fn push(&mut self, delivery: Delivery, judged: impl FnOnce(RawRecord) -> Record) {
+        let skipped = match &delivery {
+            Delivery::Record { skipped, .. } | Delivery::Tail { skipped } => *skipped,
+        };
+        self.batch.skipped += skipped;
+        self.batch.end += skipped;
+        if let Delivery::Record { record, .. } = delivery {
+            self.bytes += record.bytes();
+            self.memory += record.memory();
+            self.batch.end += 1;
+            self.batch.records.push(judged(record));
+        }
+    }
+
+    /// Whether the batch has reached one of its bounds.
+    pub(crate) fn is_full(&self) -> bool {
+        self.batch.records.len() >= self.max_events || self.bytes >= self.max_bytes
+    }
+
+    /// The batch, and what its records cost in memory.
+    pub(crate) fn finish(self) -> (Batch, usize) {
+        (self.batch, self.memory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use run_events::{Reason, Rejection};
+
+    fn delivery(offset: i64, skipped: i64, bytes: usize) -> Delivery {
+        let record = RawRecord {
+            offset,
+            timestamp_ms: None,
+            key: None,
+            value: Some(vec![b'x'; bytes]),
+            headers: vec![],
+        };
+        Delivery::Record { skipped, record }
+    }
+
+    fn judged(raw: RawRecord) -> Record {
+        Record {
+            offset: raw.offset,
+            timestamp_ms: raw.timestamp_ms,
+            key: raw.key,
+            value: raw.value,
+            headers: raw.headers,
+            verdict: Err(Rejection::new(Reason::InvalidJson, "")),
+        }
+    }
+
+    #[test]
+    fn jumps_and_the_tail_are_counted_as_skipped() {
+        let mut gather = Gather::new(10, 100, 1000);
+        gather.push(delivery(10, 0, 1), judged);
+        gather.push(delivery(13, 2, 1), judged);
+        gather.push(Delivery::Tail { skipped: 1 }, judged);
+        let (batch, _) = gather.finish();
+        assert_eq!(
+            (batch.start, batch.end, batch.skipped, batch.records.len()),
+            (10, 15, 3, 2)
+        );
+    }
+
+    #[test]
+    fn a_tail_alone_is_a_batch() {
+        let mut gather = Gather::new(10, 100, 1000);
+        gather.push(Delivery::Tail { skipped: 2 }, judged);
+        let (batch, _) = gather.finish();
+        assert_eq!((batch.end, batch.skipped), (12, 2));
+    }
+
+    #[test]
+    fn either_bound_fills_it() {
+        let mut by_count = Gather::new(0, 2, 1000);
+        by_count.push(delivery(0, 0, 1), judged);
+        assert!(!by_count.is_full());
+        by_count.push(delivery(1, 0, 1), judged);
+        assert!(by_count.is_full());
+        let mut by_bytes = Gather::new(0, 100, 10);
+        by_bytes.push(delivery(0, 0, 10), judged);
+        assert!(by_bytes.is_full());
+    }
+}

@@ -1,0 +1,371 @@
+//! One partition's task: gathers deliveries into batches, appends them, retries what the
+//! environment broke. Started by [`crate::group`] for a claim, ended with it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use event_log::{AppendError, Appended, Batch, Claim, FaultClass, Outcome, Record, StreamWriter};
+use service::backoff::Backoff;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::gather::{Delivery, Gather};
+use crate::judge::{Noticed, Rules};
+use crate::partitions::TopicPartition;
+use crate::raw_record::RawRecord;
+use crate::{Shared, condition};
+
+/// A handle on a partition's task.
+pub(crate) struct Worker {
+    /// Tells this worker from an earlier one of the same partition.
+    pub(crate) id: u64,
+    deliveries: UnboundedSender<Delivery>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+    progress: Arc<Progress>,
+    claim: Claim,
+}
+
+/// What the poll thread sees of a worker.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Memory of the deliveries that are not committed yet, in bytes.
+    buffered: AtomicUsize,
+    /// The stored offset.
+    stored: AtomicI64,
+}
+
+/// Why a worker ended by itself.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The claim is lost, or the stored offset is elsewhere: claim again and go on from there.
+    Reclaim(String),
+    /// The partition has to wait for an operator.
+    Halt(&'static str, String),
+    /// The process has to stop.
+    Fatal(anyhow::Error),
+}
+
+/// What a worker tells the poll thread, at most once.
+#[derive(Debug)]
+pub(crate) struct Notice {
+    pub(crate) partition: TopicPartition,
+    pub(crate) worker: u64,
+    pub(crate) ended: Ended,
+}
+
+impl Worker {
+    /// Starts the task for a claim.
+    pub(crate) fn start(
+        runtime: &Handle,
+        shared: Arc<Shared>,
+        claim: Claim,
+        notices: Sender<Notice>,
+    ) -> Self {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let (deliveries, received) = unbounded_channel();
+        let stop = CancellationToken::new();
+        let progress = Arc::new(Progress::default());
+        progress.stored.store(claim.next_offset, Ordering::Relaxed);
+        let partition = TopicPartition {
+            topic: claim.topic.clone(),
+            partition: claim.partition,
+        };
+        let task = Task {
+            rules: Rules::new(&shared.config, &claim.topic),
+            writer: StreamWriter::new(claim.clone()),
+            next: claim.next_offset,
+            received,
+            stop: stop.clone(),
+            progress: Arc::clone(&progress),
+            shared,
+        };
+        let task = runtime.spawn(async move {
+            if let Some(ended) = task.run().await {
+                // The poll thread is gone only at shutdown, when nobody needs to know.
+                let _ = notices.send(Notice {
+                    partition,
+                    worker: id,
+                    ended,
+                });
+            }
+        });
+        Self {
+            id,
+            deliveries,
+            stop,
+            task,
+            progress,
+            claim,
+        }
+    }
+
+    /// Hands over a delivery. A worker that has ended drops it: its notice is on the way, and the
+    /// partition will be read again from the stored offset.
+    pub(crate) fn deliver(&self, delivery: Delivery) {
+        let memory = match &delivery {
+            Delivery::Record { record, .. } => record.memory(),
+            Delivery::Tail { .. } => 0,
+        };
+        self.progress.buffered.fetch_add(memory, Ordering::Relaxed);
+        let _ = self.deliveries.send(delivery);
+    }
+
+    /// Bytes of memory in the worker's hands.
+    pub(crate) fn buffered(&self) -> usize {
+        self.progress.buffered.load(Ordering::Relaxed)
+    }
+
+    /// The stored offset.
+    pub(crate) fn stored(&self) -> i64 {
+        self.progress.stored.load(Ordering::Relaxed)
+    }
+
+    /// The claim that it works under.
+    pub(crate) fn claim(&self) -> &Claim {
+        &self.claim
+    }
+
+    /// Asks the task to end after the batch under way.
+    pub(crate) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Waits for the task until the deadline, then drops it where it stands: its transaction is
+    /// rolled back, and the next owner reads the batch again. Returns the stored offset.
+    pub(crate) async fn ended(self, deadline: tokio::time::Instant) -> i64 {
+        let abort = self.task.abort_handle();
+        if tokio::time::timeout_at(deadline, self.task).await.is_err() {
+            tracing::warn!(
+                topic = self.claim.topic,
+                partition = self.claim.partition,
+                "the batch under way did not end in time and is abandoned; it will be read again"
+            );
+            abort.abort();
+        }
+        self.progress.stored.load(Ordering::Relaxed)
+    }
+}
+
+/// The task's own state.
+struct Task {
+    shared: Arc<Shared>,
+    rules: Rules,
+    writer: StreamWriter,
+    /// The stored offset, where the next batch starts.
+    next: i64,
+    received: UnboundedReceiver<Delivery>,
+    stop: CancellationToken,
+    progress: Arc<Progress>,
+}
+
+impl Task {
+    /// Runs until stopped (`None`) or until it cannot go on.
+    async fn run(mut self) -> Option<Ended> {
+        loop {
+            let first = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return None,
+                first = self.received.recv() => first?,
+            };
+            let started = Instant::now();
+            let (batch, memory) = self.gather(first).await;
+            match self.append(&batch).await {
+                Ok(Some(appended)) => self.count(&batch, &appended, started),
+                Ok(None) => return None,
+                Err(ended) => return Some(ended),
+            }
+            self.next = batch.end;
+            self.progress.stored.store(batch.end, Ordering::Relaxed);
+            self.progress.buffered.fetch_sub(memory, Ordering::Relaxed);
+        }
+    }
+
+    /// Gathers what is there, and waits `batch.linger` at most for more.
+    async fn gather(&mut self, first: Delivery) -> (Batch, usize) {
+        let bounds = &self.shared.config.ingest.batch;
+        let linger = tokio::time::sleep(bounds.linger);
+        tokio::pin!(linger);
+        let mut gather = Gather::new(self.next, bounds.max_events, bounds.max_bytes);
+        let mut next = Some(first);
+        while let Some(delivery) = next {
+            gather.push(delivery, |raw| self.rules.record(raw, &self.shared));
+            if gather.is_full() {
+                break;
+            }
+            next = match self.received.try_recv() {
+                Ok(delivery) => Some(delivery),
+                Err(_) => tokio::select! {
+                    biased;
+                    () = self.stop.cancelled() => None,
+                    delivery = self.received.recv() => delivery,
+                    () = &mut linger => None,
+                },
+            };
+        }
+        gather.finish()
+    }
+
+    /// Appends the batch however often it takes; `None` = stopped while waiting.
+    async fn append(&mut self, batch: &Batch) -> Result<Option<Appended>, Ended> {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        let mut failed = false;
+        loop {
+            let result = self.try_append(batch).await;
+            match result {
+                Ok(appended) => {
+                    if failed {
+                        self.shared.health.set_ready(condition::DATABASE);
+                        tracing::info!(partition = %self.name(), "appending again");
+                    }
+                    return Ok(Some(appended));
+                }
+                Err(error) => self.classed(error, batch)?,
+            }
+            failed = true;
+            self.shared.metrics.retries.inc();
+            tokio::select! {
+                () = self.stop.cancelled() => return Ok(None),
+                () = tokio::time::sleep(backoff.next_delay()) => {}
+            }
+        }
+    }
+
+    async fn try_append(&mut self, batch: &Batch) -> Result<Appended, AppendError> {
+        // The semaphore is never closed.
+        let _permit = self.shared.writers.acquire().await;
+        let _timer = self.shared.metrics.commit_seconds.start_timer();
+        self.writer.append(&self.shared.pool, batch).await
+    }
+
+    /// What an error means: `Ok` = try again, for ever.
+    fn classed(&self, error: AppendError, batch: &Batch) -> Result<(), Ended> {
+        let (start, end) = (batch.start, batch.end);
+        match error {
+            AppendError::Fenced => {
+                self.shared.metrics.fenced.inc();
+                Err(Ended::Reclaim("another process has claimed it".to_owned()))
+            }
+            AppendError::Moved { stored, start } => Err(Ended::Reclaim(format!(
+                "its stored offset is {stored}, not {start}"
+            ))),
+            AppendError::Fault {
+                class: FaultClass::Environment | FaultClass::Unique,
+                ref source,
+                ..
+            } => {
+                let reason = format!("cannot append {} {start}..{end}: {source}", self.name());
+                tracing::warn!("{reason}; trying again");
+                self.shared.health.set_unready(condition::DATABASE, reason);
+                Ok(())
+            }
+            AppendError::Fault {
+                class: FaultClass::Record | FaultClass::Unlisted,
+                offset,
+                ref source,
+            } => {
+                let place =
+                    offset.map_or_else(|| format!("{start}..{end}"), |offset| offset.to_string());
+                Err(Ended::Halt(
+                    "refused",
+                    format!("the database refuses offset {place}: {source}"),
+                ))
+            }
+            AppendError::Fault {
+                class: FaultClass::Fatal,
+                ..
+            }
+            | AppendError::Unaccounted { .. } => {
+                let name = self.name();
+                Err(Ended::Fatal(
+                    anyhow::Error::new(error)
+                        .context(format!("cannot append {name} {start}..{end}")),
+                ))
+            }
+        }
+    }
+
+    fn name(&self) -> TopicPartition {
+        let claim = self.writer.claim();
+        TopicPartition {
+            topic: claim.topic.clone(),
+            partition: claim.partition,
+        }
+    }
+
+    fn count(&self, batch: &Batch, appended: &Appended, started: Instant) {
+        let topic = &self.writer.claim().topic;
+        let metrics = &self.shared.metrics;
+        metrics
+            .batch_seconds
+            .observe(started.elapsed().as_secs_f64());
+        let mut fresh = 0;
+        for outcome in &appended.outcomes {
+            let name = match outcome {
+                Outcome::Appended { .. } => {
+                    fresh += 1;
+                    continue;
+                }
+                Outcome::Duplicate(_) => "duplicate",
+                Outcome::Conflict(_) => run_events::Reason::IdempotencyConflict.as_str(),
+                Outcome::DeadLetter(reason) => reason.as_str(),
+            };
+            metrics
+                .records
+                .with_label_values(&[topic.as_str(), name])
+                .inc();
+        }
+        metrics
+            .records
+            .with_label_values(&[topic.as_str(), "appended"])
+            .inc_by(fresh);
+        if batch.skipped > 0 {
+            metrics
+                .skipped
+                .with_label_values(&[topic])
+                .inc_by(batch.skipped.unsigned_abs());
+        }
+        tracing::debug!(
+            topic,
+            partition = self.writer.claim().partition,
+            start = batch.start,
+            end = batch.end,
+            appended = fresh,
+            skipped = batch.skipped,
+            "committed"
+        );
+    }
+}
+
+impl Rules {
+    /// The record with its verdict; what was noticed about it is counted.
+    fn record(&self, raw: RawRecord, shared: &Shared) -> Record {
+        let verdict = self.judge(&raw).map(|(event, noticed)| {
+            let Noticed {
+                unknown_fields,
+                key_mismatch,
+                foreign_record_key,
+            } = noticed;
+            let metrics = &shared.metrics;
+            metrics.unknown_fields.inc_by(u64::from(unknown_fields));
+            metrics.key_mismatch.inc_by(u64::from(key_mismatch));
+            metrics
+                .foreign_record_key
+                .inc_by(u64::from(foreign_record_key));
+            event
+        });
+        Record {
+            offset: raw.offset,
+            timestamp_ms: raw.timestamp_ms,
+            key: raw.key,
+            value: raw.value,
+            headers: raw.headers,
+            verdict,
+        }
+    }
+}
