@@ -81,8 +81,7 @@ pub async fn run(config: &Config, shutdown: CancellationToken) -> anyhow::Result
         pool,
     });
     let listen = config.telemetry.listen_address(DEFAULT_LISTEN)?;
-    let server = http::serve(listen, registry, health, shutdown.clone()).await?;
-    tracing::info!(address = %server.local_addr, "serving /healthz, /readyz and /metrics");
+    http::serve(listen, registry, health, shutdown.clone()).await?;
     if wait_for_schema(&shared, &shutdown).await? {
         tokio::spawn(metrics::watch_dead_letters(
             Arc::clone(&shared),
