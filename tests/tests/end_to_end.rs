@@ -26,6 +26,7 @@ const PROGRESS: Duration = Duration::from_secs(90);
 
 /// Sends records while another task decides how many of them may go.
 struct Feed {
+    total: usize,
     allowed: watch::Sender<usize>,
     acknowledged: watch::Receiver<usize>,
     task: tokio::task::JoinHandle<Result<Vec<Produced>>>,
@@ -33,6 +34,7 @@ struct Feed {
 
 impl Feed {
     fn start(topic: Topic, records: Vec<Record>) -> Self {
+        let total = records.len();
         let (allowed, mut gate) = watch::channel(0_usize);
         let (count, acknowledged) = watch::channel(0_usize);
         let task = tokio::spawn(async move {
@@ -49,6 +51,7 @@ impl Feed {
             Ok(produced)
         });
         Self {
+            total,
             allowed,
             acknowledged,
             task,
@@ -56,7 +59,8 @@ impl Feed {
     }
 
     fn release(&self, more: usize) {
-        self.allowed.send_modify(|allowed| *allowed += more);
+        self.allowed
+            .send_modify(|allowed| *allowed = (*allowed + more).min(self.total));
     }
 
     /// Whether records are yet to be sent or yet to be stored.
