@@ -22,14 +22,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use event_log::schema::{self, SchemaError};
+use event_log::schema;
 use event_log::stream::Claimant;
-use event_log::{FaultClass, classify};
-use service::backoff::Backoff;
 use service::config::Config;
+use service::database::{self, DatabaseError};
 use service::health::Health;
+use service::http;
 use service::metrics::MetricsRegistry;
-use service::{database, http};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +39,9 @@ const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9600);
 /// How long the Kafka client may take to leave the group, beyond the drain.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long an unreachable database is asked before that is logged and shown again.
+const WAIT_STEP: Duration = Duration::from_secs(5);
 
 /// The conditions of /readyz.
 pub(crate) mod condition {
@@ -94,27 +96,28 @@ pub async fn run(config: &Config, shutdown: CancellationToken) -> anyhow::Result
     Ok(())
 }
 
-/// Waits until the database answers and its schema is up to date; false = shut down before that.
+/// Waits until the database answers, and checks its schema; false = shut down before that.
 async fn wait_for_schema(shared: &Shared, shutdown: &CancellationToken) -> anyhow::Result<bool> {
-    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
     loop {
-        match schema::check(&shared.pool).await {
-            Ok(()) => {
-                shared.health.set_ready(condition::DATABASE);
-                return Ok(true);
-            }
-            Err(SchemaError::Database(error)) if classify(&error) == FaultClass::Environment => {
-                let reason = format!("cannot reach PostgreSQL (database.url): {error}");
-                tracing::warn!("{reason}; trying again");
-                shared.health.set_unready(condition::DATABASE, reason);
+        let reachable = database::wait_reachable(&shared.pool, &shared.config.database, WAIT_STEP);
+        let answer = tokio::select! {
+            () = shutdown.cancelled() => return Ok(false),
+            answer = reachable => answer,
+        };
+        match answer {
+            Ok(()) => break,
+            Err(error @ DatabaseError::Unreachable { .. }) => {
+                tracing::warn!("{error}; still trying");
+                shared
+                    .health
+                    .set_unready(condition::DATABASE, error.to_string());
             }
             Err(error) => return Err(error.into()),
         }
-        tokio::select! {
-            () = shutdown.cancelled() => return Ok(false),
-            () = tokio::time::sleep(backoff.next_delay()) => {}
-        }
     }
+    schema::check(&shared.pool).await?;
+    shared.health.set_ready(condition::DATABASE);
+    Ok(true)
 }
 
 /// Runs the consumer on its own thread until it ends, or until it fails to end in time.

@@ -1,12 +1,13 @@
 //! The poll thread: owns the Kafka consumer, hands records to the workers, keeps the partitions in
 //! order. Nothing here waits for the database, apart from the group's callbacks, which are bounded.
 
+mod upkeep;
+
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use event_log::stream;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
@@ -14,10 +15,10 @@ use rdkafka::{ClientConfig, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use crate::claims::{self, BROKER_TIMEOUT, Claimed};
+use crate::claims::{BROKER_TIMEOUT, Claimed};
 use crate::gather::Delivery;
 use crate::group::{Group, show_to_kafka};
-use crate::partitions::{Held, TopicPartition, Waiting};
+use crate::partitions::{Held, TopicPartition};
 use crate::raw_record::RawRecord;
 use crate::worker::{Ended, Notice};
 use crate::{Shared, condition};
@@ -26,10 +27,6 @@ use crate::{Shared, condition};
 const POLL: Duration = Duration::from_millis(50);
 /// How often notices are read and paused partitions looked at.
 const HOUSEKEEPING: Duration = Duration::from_millis(20);
-/// How often stored offsets are written to Kafka for the lag tools.
-const SHOW_TO_KAFKA: Duration = Duration::from_secs(1);
-/// How often an unreachable Kafka is asked again.
-const ASK_KAFKA: Duration = Duration::from_secs(5);
 
 /// Runs the consumer until `stop`, then lets the batches under way finish and leaves the group.
 pub(crate) fn run(
@@ -268,244 +265,6 @@ impl Poller<'_> {
                 });
             }
         }
-    }
-
-    fn housekeeping(&mut self, now: Instant) -> anyhow::Result<()> {
-        while let Ok(notice) = self.notices.try_recv() {
-            self.ended(notice);
-        }
-        while let Ok((partition, claimed)) = self.claims.try_recv() {
-            self.claim_answered(&partition, claimed);
-        }
-        if let Some(error) = self.group().take_fatal() {
-            return Err(error);
-        }
-        self.resume();
-        self.claim_again(now);
-        if now >= self.next_show {
-            self.next_show = now + SHOW_TO_KAFKA;
-            self.show_to_kafka();
-            self.note_halts();
-        }
-        if now >= self.next_ask && !self.is_kafka_ready() {
-            self.ask_kafka();
-            self.next_ask = Instant::now() + ASK_KAFKA;
-        }
-        Ok(())
-    }
-
-    /// A worker ended by itself: its partition is not fetched any more until it is claimed again.
-    fn ended(&mut self, notice: Notice) {
-        let Notice {
-            partition: name,
-            worker,
-            ended,
-        } = notice;
-        let claim = match self
-            .group()
-            .partitions()
-            .reading(&name.topic, name.partition)
-        {
-            Some(reading) if reading.worker.id == worker => reading.worker.claim().clone(),
-            // It was let go of in the meantime.
-            _ => return,
-        };
-        if let Some(Held::Reading(reading)) = self.group().partitions().remove(&name) {
-            reading.worker.stop();
-        }
-        if let Err(error) = self.group().unassign(self.consumer, &name) {
-            tracing::error!(%error, partition = %name, "the Kafka client refuses to let the partition go");
-        }
-        let held = match ended {
-            Ended::Reclaim(reason) => {
-                tracing::warn!(partition = %name, reason, "claiming the partition again");
-                Held::Waiting(Waiting::soon())
-            }
-            Ended::Halt(label, reason) => {
-                tracing::error!(partition = %name, reason, "halted: it waits for an operator");
-                self.group().show_halted(&name, label, &reason);
-                self.store_halt(claim, reason);
-                Held::Halted(label)
-            }
-            Ended::Fatal(error) => {
-                self.group().set_fatal(error);
-                return;
-            }
-        };
-        self.group().partitions().insert(&name, held);
-    }
-
-    fn store_halt(&self, claim: event_log::Claim, reason: String) {
-        let shared = Arc::clone(self.shared);
-        self.group().runtime.spawn(async move {
-            // Not stored, it is found again by whoever claims the partition next.
-            if let Err(error) = stream::halt(&shared.pool, &claim, &reason).await {
-                tracing::warn!(%error, topic = claim.topic, partition = claim.partition, "cannot store the halt");
-            }
-        });
-    }
-
-    /// Lets Kafka deliver again where the worker has caught up with half of its bound.
-    fn resume(&self) {
-        let bound = self.shared.config.ingest.buffer_bytes / 2;
-        let mut list = TopicPartitionList::new();
-        for (topic, partition, reading) in self.group().partitions().readings() {
-            if reading.paused && reading.worker.buffered() <= bound {
-                reading.paused = false;
-                list.add_partition(topic, partition);
-            }
-        }
-        if list.count() > 0
-            && let Err(error) = self.consumer.resume(&list)
-        {
-            tracing::warn!(%error, "cannot resume partitions");
-        }
-    }
-
-    /// Starts the claims that are due. They run beside this thread, which goes on polling.
-    fn claim_again(&self, now: Instant) {
-        if self.consumer.assignment_lost() {
-            // The group has given the partitions to others; the callback will say so.
-            return;
-        }
-        for (topic, partition, held) in self.group().partitions().iter_mut() {
-            if let Held::Waiting(waiting) = held
-                && !waiting.claiming
-                && now >= waiting.retry_at
-            {
-                waiting.claiming = true;
-                self.spawn_claim(
-                    TopicPartition {
-                        topic: topic.to_owned(),
-                        partition,
-                    },
-                    None,
-                );
-            }
-        }
-    }
-
-    fn spawn_claim(&self, name: TopicPartition, start: Option<i64>) {
-        let (shared, claimed) = (Arc::clone(self.shared), self.claimed.clone());
-        self.group().runtime.spawn(async move {
-            let claim = claims::claim(&shared.pool, &shared.claimant, &name, start).await;
-            // The receiver is gone only at shutdown.
-            let _ = claimed.send((name, claim));
-        });
-    }
-
-    fn claim_answered(&self, name: &TopicPartition, claimed: Claimed) {
-        if !matches!(
-            self.group()
-                .partitions()
-                .get_mut(&name.topic, name.partition),
-            Some(Held::Waiting(_))
-        ) {
-            // It was let go of in the meantime; its owner claims it with a token of its own.
-            return;
-        }
-        let claimed = match claimed {
-            Claimed::NeverRead => match claims::first_offset(self.consumer, name) {
-                Ok(start) => return self.spawn_claim(name.clone(), Some(start)),
-                Err(reason) => Claimed::Later(reason),
-            },
-            other => other,
-        };
-        if let Claimed::Later(reason) = claimed {
-            return self.claim_later(name, &reason);
-        }
-        let mut list = TopicPartitionList::new();
-        self.group().take(name, claimed, &mut list);
-        if list.count() > 0
-            && let Err(error) = self.group().assign(self.consumer, &list)
-        {
-            self.group().set_fatal(
-                anyhow::Error::new(error).context("the Kafka client refuses an assignment"),
-            );
-        }
-    }
-
-    fn claim_later(&self, name: &TopicPartition, reason: &str) {
-        tracing::warn!(partition = %name, reason, "cannot claim it now; trying again");
-        self.shared.health.set_unready(
-            condition::DATABASE,
-            format!("cannot claim {name}: {reason}"),
-        );
-        if let Some(Held::Waiting(waiting)) = self
-            .group()
-            .partitions()
-            .get_mut(&name.topic, name.partition)
-        {
-            waiting.claiming = false;
-            waiting.retry_at = Instant::now() + waiting.backoff.next_delay();
-        }
-    }
-
-    fn show_to_kafka(&self) {
-        let mut stored = Vec::new();
-        for (topic, partition, reading) in self.group().partitions().readings() {
-            let offset = reading.worker.stored();
-            if offset != reading.shown_to_kafka {
-                reading.shown_to_kafka = offset;
-                stored.push((
-                    TopicPartition {
-                        topic: topic.to_owned(),
-                        partition,
-                    },
-                    offset,
-                ));
-            }
-        }
-        show_to_kafka(self.consumer, &stored);
-    }
-
-    fn note_halts(&self) {
-        let any = self
-            .group()
-            .partitions()
-            .iter_mut()
-            .any(|(_, _, held)| matches!(held, Held::Halted(_)));
-        if !any {
-            self.shared.health.set_ready(condition::STREAMS);
-        }
-    }
-
-    fn is_kafka_ready(&self) -> bool {
-        self.shared
-            .health
-            .reasons()
-            .iter()
-            .all(|(condition, _)| condition != condition::KAFKA)
-    }
-
-    /// Asks for the topics' metadata: Kafka is reachable and has them, or the reason why not.
-    fn ask_kafka(&self) {
-        for topic in &self.shared.config.ingest.topics {
-            let name = &topic.name;
-            let servers = &self.shared.config.kafka.bootstrap_servers;
-            match self
-                .consumer
-                .fetch_metadata(Some(name), Duration::from_secs(2))
-            {
-                Err(error) => {
-                    return self.not_ready(format!(
-                        "cannot reach Kafka at kafka.bootstrap_servers = {servers}: {error}"
-                    ));
-                }
-                Ok(metadata)
-                    if metadata
-                        .topics()
-                        .iter()
-                        .all(|t| t.error().is_some() || t.partitions().is_empty()) =>
-                {
-                    return self.not_ready(format!(
-                        "the topic {name:?} of ingest.topics does not exist at {servers}: create it, or correct the name"
-                    ));
-                }
-                Ok(_) => {}
-            }
-        }
-        self.shared.health.set_ready(condition::KAFKA);
     }
 
     /// Ends all workers after their batches under way and shows Kafka where they stopped.
