@@ -1,0 +1,160 @@
+//! Writing what a batch changed: one statement per table, whatever the batch's size.
+
+use chrono::{DateTime, Utc};
+use run_events::{Inconsistency, Micros, RunState, StepAttempt};
+use serde_json::Value;
+use sqlx::PgConnection;
+
+use super::open_run::{Alert, OpenRun};
+use crate::projection::ProjectionError;
+
+/// One column of an unnest: `value` of every row.
+fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
+    rows.iter().map(value).collect()
+}
+
+fn at(time: Option<Micros>) -> Option<DateTime<Utc>> {
+    time.map(Micros::to_datetime)
+}
+
+fn json_text(value: Option<&Value>) -> Option<String> {
+    value.map(Value::to_string)
+}
+
+/// run_current: the runs that changed. Their rows are locked.
+pub(super) async fn runs(
+    connection: &mut PgConnection,
+    runs: &[OpenRun],
+) -> Result<(), ProjectionError> {
+    let changed = runs.iter().filter(|run| run.is_changed);
+    let rows: Vec<&RunState> = changed.filter_map(|run| run.state.as_ref()).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(include_str!("../sql/update_runs.sql"))
+        .bind(column(&rows, |run| run.tenant_id.as_str()))
+        .bind(column(&rows, |run| run.run_id.as_str()))
+        .bind(column(&rows, |run| run.project_id.as_str()))
+        .bind(column(&rows, |run| run.environment_id.as_str()))
+        .bind(column(&rows, |run| run.plan_id.as_str()))
+        .bind(column(&rows, |run| run.plan_version.as_str()))
+        .bind(column(&rows, |run| run.status.as_str()))
+        .bind(column(&rows, |run| run.consistency()))
+        .bind(column(&rows, |run| run.last_event_seq))
+        .bind(column(&rows, |run| run.first_persisted_at.to_datetime()))
+        .bind(column(&rows, |run| at(run.queued_at)))
+        .bind(column(&rows, |run| at(run.started_at)))
+        .bind(column(&rows, |run| at(run.ended_at)))
+        .bind(column(&rows, |run| run.sort_at().to_datetime()))
+        .bind(column(&rows, |run| at(run.emitted_started_at)))
+        .bind(column(&rows, |run| at(run.emitted_ended_at)))
+        .bind(column(&rows, |run| at(run.interval_since)))
+        .bind(column(&rows, |run| run.queue_wait_ms()))
+        .bind(column(&rows, |run| run.active_micros))
+        .bind(column(&rows, |run| run.paused_micros))
+        .bind(column(&rows, |run| run.wall_ms()))
+        .bind(column(&rows, |run| run.emitted_wall_ms()))
+        .bind(column(&rows, |run| run.step_counts.running))
+        .bind(column(&rows, |run| run.step_counts.succeeded))
+        .bind(column(&rows, |run| run.step_counts.failed))
+        .bind(column(&rows, |run| run.step_counts.skipped))
+        .bind(column(&rows, |run| run.retries))
+        .bind(column(&rows, |run| json_text(run.error.as_ref())))
+        .execute(connection)
+        .await
+        .map_err(ProjectionError::while_doing("cannot write the runs"))?;
+    Ok(())
+}
+
+struct AttemptRow<'a> {
+    run: &'a RunState,
+    step_id: &'a str,
+    attempt_id: i32,
+    attempt: &'a StepAttempt,
+    last_event_seq: i64,
+}
+
+/// step_attempt: the attempts that changed.
+pub(super) async fn attempts(
+    connection: &mut PgConnection,
+    runs: &[OpenRun],
+) -> Result<(), ProjectionError> {
+    let rows: Vec<AttemptRow<'_>> = runs.iter().flat_map(changed_attempts).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(include_str!("../sql/upsert_attempts.sql"))
+        .bind(column(&rows, |row| row.run.tenant_id.as_str()))
+        .bind(column(&rows, |row| row.run.run_id.as_str()))
+        .bind(column(&rows, |row| row.step_id))
+        .bind(column(&rows, |row| row.attempt_id))
+        .bind(column(&rows, |row| row.attempt.engine_attempt_id))
+        .bind(column(&rows, |row| row.attempt.status.as_str()))
+        .bind(column(&rows, |row| at(row.attempt.started_at)))
+        .bind(column(&rows, |row| at(row.attempt.completed_at)))
+        .bind(column(&rows, |row| row.attempt.duration_ms()))
+        .bind(column(&rows, |row| at(row.attempt.emitted_started_at)))
+        .bind(column(&rows, |row| at(row.attempt.emitted_completed_at)))
+        .bind(column(&rows, |row| json_text(row.attempt.error.as_ref())))
+        .bind(column(&rows, |row| row.last_event_seq))
+        .execute(connection)
+        .await
+        .map_err(ProjectionError::while_doing(
+            "cannot write the step attempts",
+        ))?;
+    Ok(())
+}
+
+fn changed_attempts(run: &OpenRun) -> impl Iterator<Item = AttemptRow<'_>> {
+    let changed = run
+        .state
+        .iter()
+        .zip(std::iter::repeat(&run.changed_attempts));
+    changed
+        .flat_map(|(state, changed)| changed.iter().map(move |attempt| (state, attempt)))
+        .filter_map(|(run, ((step_id, attempt_id), last_event_seq))| {
+            Some(AttemptRow {
+                run,
+                step_id,
+                attempt_id: *attempt_id,
+                attempt: run.steps.get(step_id)?.get(attempt_id)?,
+                last_event_seq: *last_event_seq,
+            })
+        })
+}
+
+/// run_inconsistency: the batch's alerts. Returns how many are new.
+pub(super) async fn inconsistencies(
+    connection: &mut PgConnection,
+    runs: &[OpenRun],
+) -> Result<u64, ProjectionError> {
+    let of_run = |run| -> Vec<(&OpenRun, &Alert)> {
+        let run: &OpenRun = run;
+        run.alerts.iter().map(|alert| (run, alert)).collect()
+    };
+    let rows: Vec<(&OpenRun, &Alert)> = runs.iter().flat_map(of_run).collect();
+    if rows.is_empty() {
+        return Ok(0);
+    }
+    let step = |alert: &Alert| alert.step.clone().unzip();
+    let inserted = sqlx::query(include_str!("../sql/insert_inconsistencies.sql"))
+        .bind(column(&rows, |(run, _)| run.name.tenant_id.as_str()))
+        .bind(column(&rows, |(run, _)| run.name.run_id.as_str()))
+        .bind(column(&rows, |(_, alert)| alert.event_id))
+        .bind(column(&rows, |(_, alert)| alert.event_type.as_str()))
+        .bind(column(&rows, |(_, alert)| alert.run_seq))
+        .bind(column(&rows, |(_, alert)| alert.persisted_at))
+        .bind(column(&rows, |(_, alert)| step(alert).0))
+        .bind(column(&rows, |(_, alert)| step(alert).1))
+        .bind(column(&rows, |(_, alert)| alert.what.prior_state))
+        .bind(column(&rows, |(_, alert)| alert.what.attempted_state))
+        .bind(column(&rows, |_| Inconsistency::CODE))
+        .bind(column(&rows, |(_, alert)| alert.project_id.as_str()))
+        .bind(column(&rows, |(_, alert)| alert.environment_id.as_str()))
+        .execute(connection)
+        .await
+        .map_err(ProjectionError::while_doing(
+            "cannot write the inconsistencies",
+        ))?;
+    Ok(inserted.rows_affected())
+}

@@ -1,0 +1,172 @@
+//! One batch of one stream: one transaction. Called by the worker that holds the lease.
+
+use std::time::Instant;
+
+use chrono::{DateTime, Utc};
+use event_log::Transaction;
+use event_log::read::{StreamEvent, stream_events};
+
+use super::Shared;
+use super::checkpoint::{self, Lease, Position};
+use crate::projection::{Effects, Projection, ProjectionError, RunName};
+
+/// What the payloads of one batch may amount to, as the database stores them. Bounds the memory of
+/// a process that is far behind on large events.
+const MAX_BYTES: i64 = 8 << 20;
+
+/// How a batch ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BatchEnd {
+    /// The checkpoint stands here now.
+    At(Position),
+    /// The lease is another process's; nothing was written.
+    Fenced,
+}
+
+/// Why a batch failed, and where. Nothing was written, unless the answer to its commit was lost.
+#[derive(Debug)]
+pub(super) struct BatchError {
+    pub(super) cause: ProjectionError,
+    /// First and last offset of the events, once they were read.
+    pub(super) offsets: Option<(i64, i64)>,
+    /// The run, where the batch was a single event.
+    pub(super) run: Option<RunName>,
+}
+
+/// Applies up to `limit` events below `horizon` and moves the checkpoint, in one transaction.
+pub(super) async fn run(
+    shared: &Shared,
+    projection: &dyn Projection,
+    lease: &Lease,
+    horizon: i64,
+    limit: usize,
+) -> Result<BatchEnd, BatchError> {
+    let started = Instant::now();
+    let mut events = Vec::new();
+    let applied = apply(shared, projection, lease, horizon, limit, &mut events).await;
+    let done = applied.map_err(|cause| BatchError::new(cause, &events))?;
+    let Some(Applied { end, effects, at }) = done else {
+        return Ok(BatchEnd::Fenced);
+    };
+    if let Some(at) = at {
+        measure(shared, projection.name(), started, &events, effects, at);
+    }
+    Ok(BatchEnd::At(end))
+}
+
+struct Applied {
+    end: Position,
+    effects: Effects,
+    /// The database's time at the end; `None` = there was nothing to do.
+    at: Option<DateTime<Utc>>,
+}
+
+/// `None` = fenced. Where this returns early, the transaction is rolled back.
+async fn apply(
+    shared: &Shared,
+    projection: &dyn Projection,
+    lease: &Lease,
+    horizon: i64,
+    limit: usize,
+    events: &mut Vec<StreamEvent>,
+) -> Result<Option<Applied>, ProjectionError> {
+    let doing = ProjectionError::while_doing;
+    let mut transaction = Transaction::begin(&shared.pool)
+        .await
+        .map_err(doing("cannot begin a transaction"))?;
+    // The row, not this process's memory, says where to go on: a commit whose answer was lost has
+    // moved it, and a failover can have moved it back.
+    let locked = checkpoint::lock(transaction.connection(), lease).await;
+    let Some(from) = locked.map_err(doing("cannot lock the checkpoint"))? else {
+        return roll_back(transaction, None).await;
+    };
+    if from.next_offset >= horizon {
+        let effects = Effects::default();
+        let nothing = Applied {
+            end: from,
+            effects,
+            at: None,
+        };
+        return roll_back(transaction, Some(nothing)).await;
+    }
+    let (stream, limit) = (
+        lease.key.stream_id,
+        i64::try_from(limit).unwrap_or(i64::MAX),
+    );
+    let connection = transaction.connection();
+    *events = stream_events(
+        connection,
+        stream,
+        from.next_offset,
+        horizon,
+        limit,
+        MAX_BYTES,
+    )
+    .await
+    .map_err(doing("cannot read the stream's events"))?;
+    let effects = projection.apply(connection, events).await?;
+    let end = Position {
+        // Without an event, the offsets up to the horizon hold none.
+        next_offset: events
+            .last()
+            .map_or(horizon, |event| event.source_offset + 1),
+        applied: from.applied + events.len() as i64,
+    };
+    let lasts = shared.settings.lease;
+    let moved = checkpoint::advance(connection, lease, from, end, lasts).await;
+    let Some(at) = moved.map_err(doing("cannot move the checkpoint"))? else {
+        return roll_back(transaction, None).await;
+    };
+    transaction.commit().await.map_err(doing("cannot commit"))?;
+    Ok(Some(Applied {
+        end,
+        effects,
+        at: Some(at),
+    }))
+}
+
+async fn roll_back<T>(transaction: Transaction, answer: T) -> Result<T, ProjectionError> {
+    let done = transaction.rollback().await;
+    done.map_err(ProjectionError::while_doing("cannot roll back"))?;
+    Ok(answer)
+}
+
+fn measure(
+    shared: &Shared,
+    projection: &str,
+    started: Instant,
+    events: &[StreamEvent],
+    effects: Effects,
+    at: DateTime<Utc>,
+) {
+    let metrics = &shared.metrics;
+    let label = &[projection];
+    metrics
+        .batch_seconds
+        .with_label_values(label)
+        .observe(started.elapsed().as_secs_f64());
+    metrics
+        .events
+        .with_label_values(label)
+        .inc_by(events.len() as u64);
+    metrics.inconsistencies.inc_by(effects.inconsistencies);
+    let end_to_end = metrics.end_to_end.with_label_values(label);
+    let at = run_events::Micros::from(at);
+    for event in events {
+        end_to_end.observe(at.micros_since(event.logged.persisted_at) as f64 / 1e6);
+    }
+}
+
+impl BatchError {
+    fn new(cause: ProjectionError, events: &[StreamEvent]) -> Self {
+        let offsets = events.first().zip(events.last());
+        Self {
+            cause,
+            offsets: offsets.map(|(first, last)| (first.source_offset, last.source_offset)),
+            run: match events {
+                [event] => Some(RunName::of(&event.logged.event)),
+                _ => None,
+            },
+        }
+    }
+}

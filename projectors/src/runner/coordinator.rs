@@ -1,0 +1,338 @@
+//! The one loop that owns the leases of this process: reads the heads of the streams, takes and
+//! gives up leases, starts and stops workers. Called by [`crate::run`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use event_log::read::{StreamHead, stream_heads};
+use service::backoff::Backoff;
+use sqlx::{PgConnection, PgPool};
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::assignment::{self, View};
+use super::checkpoint::{self, CheckpointKey, Lease, Standing, WorkerIdentity};
+use super::fault::{self, Verdict};
+use super::worker::{Heads, Worker, WorkerEnd};
+use super::{Readiness, Settings, Shared, lag};
+use crate::metrics::Metrics;
+use crate::projection::{Projection, ProjectionError};
+
+/// How often the checkpoints are read: for shares, for leases that others released, for lag.
+const REVIEW_INTERVAL: Duration = Duration::from_secs(1);
+/// What giving the leases back may take at the end.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why the runner ended other than by being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    /// The database refuses what this build asks of it.
+    #[error(
+        "the database refuses the projectors' work; check that `runlog migrate` has run and that \
+         the login may read the log and write the read models"
+    )]
+    Refused(#[source] ProjectionError),
+    /// A worker panicked.
+    #[error("a worker ended unexpectedly; this is a bug")]
+    WorkerDied(#[source] JoinError),
+}
+
+/// The runner of one process.
+pub struct Runner {
+    shared: Arc<Shared>,
+    projections: BTreeMap<String, Arc<dyn Projection>>,
+    me: WorkerIdentity,
+    heads: watch::Sender<Heads>,
+    held: BTreeMap<CheckpointKey, Held>,
+    workers: JoinSet<(Lease, WorkerEnd)>,
+    /// The streams that the last review saw.
+    reviewed: BTreeSet<i64>,
+    next_review: Instant,
+    next_renewal: Instant,
+}
+
+struct Held {
+    claim: Uuid,
+    stop: CancellationToken,
+}
+
+impl Runner {
+    /// A runner that has not started. `owner` is how people see this process: host and process.
+    pub fn new(
+        pool: PgPool,
+        projections: Vec<Arc<dyn Projection>>,
+        owner: String,
+        settings: Settings,
+        metrics: Metrics,
+        readiness: Readiness,
+    ) -> Self {
+        let by_name = projections.into_iter().map(|p| (p.name().to_owned(), p));
+        let projections: BTreeMap<_, _> = by_name.collect();
+        let now = Instant::now();
+        Self {
+            shared: Shared::new(pool, settings, metrics, readiness),
+            me: WorkerIdentity {
+                worker_id: Uuid::new_v4(),
+                owner,
+                projections: projections.keys().cloned().collect(),
+            },
+            projections,
+            heads: watch::Sender::new(Heads::default()),
+            held: BTreeMap::new(),
+            workers: JoinSet::new(),
+            reviewed: BTreeSet::new(),
+            next_review: now,
+            next_renewal: now,
+        }
+    }
+
+    /// Works until `shutdown` is cancelled; then lets the batches in flight end, and releases the
+    /// leases.
+    ///
+    /// # Errors
+    /// [`RunnerError`]; the leases are released then, too.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), RunnerError> {
+        self.shared.readiness.started();
+        let worked = self.work(&shutdown).await;
+        self.shared.readiness.stopping();
+        self.drain().await;
+        worked
+    }
+
+    async fn work(&mut self, shutdown: &CancellationToken) -> Result<(), RunnerError> {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        let mut next_poll = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(()),
+                Some(ended) = self.workers.join_next() => self.ended(ended)?,
+                () = sleep_until(next_poll) => {
+                    // Every statement of a poll stands alone, so it can be dropped anywhere.
+                    let polled = tokio::select! {
+                        () = shutdown.cancelled() => return Ok(()),
+                        polled = self.poll() => polled,
+                    };
+                    let delay = self.after_poll(polled, &mut backoff)?;
+                    next_poll = Instant::now() + delay;
+                }
+            }
+        }
+    }
+
+    /// How long to wait before the next poll.
+    fn after_poll(
+        &self,
+        polled: Result<(), sqlx::Error>,
+        backoff: &mut Backoff,
+    ) -> Result<Duration, RunnerError> {
+        let Err(cause) = polled else {
+            backoff.reset();
+            self.shared.readiness.database_answers();
+            return Ok(self.shared.settings.poll_interval);
+        };
+        let doing = "cannot read the log's streams and the checkpoints";
+        if fault::of_database(&cause) == Verdict::Stop {
+            return Err(RunnerError::Refused(ProjectionError::Database {
+                doing,
+                cause,
+            }));
+        }
+        let delay = backoff.next_delay();
+        tracing::warn!(error = %cause, ?delay, "{doing}; trying again");
+        self.shared
+            .readiness
+            .database_fails(format!("{doing}: {cause}"));
+        Ok(delay)
+    }
+
+    async fn poll(&mut self) -> Result<(), sqlx::Error> {
+        let mut connection = self.shared.pool.acquire().await?;
+        let heads = Arc::new(stream_heads(&mut connection).await?);
+        // The heads are published last, so that the workers of streams that are new start with them.
+        let streams: BTreeSet<i64> = heads.iter().map(|head| head.stream_id).collect();
+        if Instant::now() >= self.next_review || streams != self.reviewed {
+            self.renew(&mut connection).await?;
+            self.review(&mut connection, &heads).await?;
+            self.reviewed = streams;
+            self.next_review = Instant::now() + REVIEW_INTERVAL.min(self.shared.settings.lease / 3);
+        }
+        self.heads.send_replace(heads);
+        Ok(())
+    }
+
+    async fn renew(&mut self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        if Instant::now() < self.next_renewal {
+            return Ok(());
+        }
+        let lease = self.shared.settings.lease;
+        checkpoint::heartbeat(connection, &self.me, lease).await?;
+        checkpoint::renew(connection, &self.claims(), lease).await?;
+        self.next_renewal = Instant::now() + lease / 3;
+        Ok(())
+    }
+
+    /// Compares what is with what should be, and moves towards it.
+    async fn review(
+        &mut self,
+        connection: &mut PgConnection,
+        heads: &[StreamHead],
+    ) -> Result<(), sqlx::Error> {
+        let standings = self.standings(connection, heads).await?;
+        let workers = checkpoint::workers(connection).await?;
+        let held = self
+            .held
+            .iter()
+            .map(|(key, held)| (key.clone(), held.claim));
+        let view = View {
+            heads,
+            standings: &standings,
+            workers: &workers,
+            me: self.me.worker_id,
+            held: &held.collect(),
+        };
+        let plan = assignment::plan(&self.me.projections, &view);
+        for key in &plan.give_up {
+            // The worker releases the lease when its batch has ended.
+            if let Some(held) = self.held.get(key) {
+                held.stop.cancel();
+            }
+        }
+        if !plan.take.is_empty() {
+            let lease = self.shared.settings.lease;
+            let taken = checkpoint::take(connection, &plan.take, &self.me.owner, lease).await?;
+            taken.into_iter().for_each(|lease| self.start(lease));
+        }
+        let metrics = &self.shared.metrics;
+        lag::measure(connection, metrics, &self.me.projections, heads, &standings).await
+    }
+
+    /// The checkpoints, made where they are missing.
+    async fn standings(
+        &self,
+        connection: &mut PgConnection,
+        heads: &[StreamHead],
+    ) -> Result<Vec<Standing>, sqlx::Error> {
+        let projections = &self.me.projections;
+        let standings = checkpoint::standings(connection, projections).await?;
+        let there: BTreeSet<_> = standings.iter().map(Standing::key).collect();
+        let mut is_complete = true;
+        for projection in projections {
+            for head in heads {
+                let stream_id = head.stream_id;
+                let key = CheckpointKey {
+                    projection: projection.clone(),
+                    stream_id,
+                };
+                if !there.contains(&key) {
+                    checkpoint::create(connection, projection, head).await?;
+                    is_complete = false;
+                }
+            }
+        }
+        if is_complete {
+            return Ok(standings);
+        }
+        checkpoint::standings(connection, projections).await
+    }
+
+    fn start(&mut self, lease: Lease) {
+        let Some(projection) = self.projections.get(&lease.key.projection) else {
+            return;
+        };
+        let stop = CancellationToken::new();
+        let (key, claim) = (lease.key.clone(), lease.claim);
+        let worker = Worker {
+            shared: self.shared.clone(),
+            projection: projection.clone(),
+            lease,
+            heads: self.heads.subscribe(),
+            stop: stop.clone(),
+        };
+        tracing::info!(
+            projection = key.projection,
+            stream = key.stream_id,
+            "lease taken"
+        );
+        self.workers.spawn(worker.run());
+        self.held.insert(key, Held { claim, stop });
+        self.count_leases();
+    }
+
+    fn ended(&mut self, ended: Result<(Lease, WorkerEnd), JoinError>) -> Result<(), RunnerError> {
+        let (lease, end) = ended.map_err(RunnerError::WorkerDied)?;
+        let CheckpointKey {
+            projection,
+            stream_id,
+        } = &lease.key;
+        tracing::info!(projection, stream = stream_id, ?end, "lease ended");
+        self.held.remove(&lease.key);
+        self.count_leases();
+        // What became free, or readable, can be taken at once.
+        self.next_review = Instant::now();
+        match end {
+            WorkerEnd::Failed(error) => Err(RunnerError::Refused(error)),
+            WorkerEnd::Stopped | WorkerEnd::Finished | WorkerEnd::Fenced => Ok(()),
+        }
+    }
+
+    fn count_leases(&self) {
+        for name in &self.me.projections {
+            let count = self
+                .held
+                .keys()
+                .filter(|key| key.projection == *name)
+                .count();
+            let leases = self.shared.metrics.leases.with_label_values(&[name]);
+            leases.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    fn claims(&self) -> Vec<Uuid> {
+        self.held.values().map(|held| held.claim).collect()
+    }
+
+    /// Lets the batches in flight end, within the bound; the workers release their leases. What is
+    /// not done by then is abandoned, which is safe: it rolls back.
+    async fn drain(mut self) {
+        self.held.values().for_each(|held| held.stop.cancel());
+        let all_ended = async {
+            while let Some(ended) = self.workers.join_next().await {
+                if let Ok((lease, _)) = ended {
+                    self.held.remove(&lease.key);
+                }
+            }
+        };
+        if timeout(self.shared.settings.drain_timeout, all_ended)
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                streams = self.held.len(),
+                "batches in flight did not end in time; they are abandoned"
+            );
+            self.workers.shutdown().await;
+        }
+        let claims = self.claims();
+        let pool = &self.shared.pool;
+        let goodbye = async {
+            if !claims.is_empty() {
+                checkpoint::release(pool, &claims).await?;
+            }
+            checkpoint::leave(pool, self.me.worker_id).await
+        };
+        match timeout(RELEASE_TIMEOUT, goodbye).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::info!(%error, "leases could not be released; they run out by themselves")
+            }
+            Err(_) => {
+                tracing::info!("leases could not be released in time; they run out by themselves")
+            }
+        }
+    }
+}

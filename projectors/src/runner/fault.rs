@@ -1,0 +1,55 @@
+//! What an error means for the process: decided here, from the log's own classes of database
+//! errors. Called by the coordinator and the workers.
+
+use event_log::fault::sqlstate;
+use event_log::{FaultClass, classify};
+
+use crate::projection::ProjectionError;
+
+/// What to do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The environment's: try again, with backoff, for ever.
+    Retry,
+    /// A bug, or a log or read model that contradicts itself: this stream cannot go on. Try again
+    /// all the same (someone may repair it), with backoff; the other streams go on.
+    Blocked,
+    /// Nothing of this process can work: a missing table, permission, database or login.
+    Stop,
+}
+
+pub(super) fn of_database(error: &sqlx::Error) -> Verdict {
+    match classify(error) {
+        FaultClass::Environment => Verdict::Retry,
+        // A violated constraint is fatal to the log's writer, whose rows are its own. Here it is
+        // one projection's trouble with one stream.
+        FaultClass::Fatal if is_misconfiguration(error) => Verdict::Stop,
+        FaultClass::Fatal | FaultClass::Record | FaultClass::Unique | FaultClass::Unlisted => {
+            Verdict::Blocked
+        }
+    }
+}
+
+pub(super) fn of_projection(error: &ProjectionError) -> Verdict {
+    match error {
+        ProjectionError::Database { cause, .. } => of_database(cause),
+        ProjectionError::MissingEvent { .. } | ProjectionError::Corrupt { .. } => Verdict::Blocked,
+    }
+}
+
+fn is_misconfiguration(error: &sqlx::Error) -> bool {
+    sqlstate(error).is_some_and(|code| !code.starts_with("23"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_connection_is_tried_again_and_a_row_that_cannot_be_read_blocks_its_stream() {
+        let lost = sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into());
+        assert_eq!(of_database(&lost), Verdict::Retry);
+        let unreadable = sqlx::Error::ColumnNotFound("status".into());
+        assert_eq!(of_database(&unreadable), Verdict::Blocked);
+    }
+}

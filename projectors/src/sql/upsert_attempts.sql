@@ -1,0 +1,29 @@
+-- Writes the attempts that the batch changed.
+-- Locks: these rows. Nobody else holds them: their runs are locked by lock_runs.sql.
+INSERT INTO read_model.step_attempt (
+  tenant_id, run_id, step_id, logical_attempt_id, engine_attempt_id, status, started_at,
+  completed_at, duration_ms, emitted_started_at, emitted_completed_at, error, last_event_seq
+)
+SELECT tenant_id, run_id, step_id, logical_attempt_id, engine_attempt_id, status, started_at,
+       completed_at, duration_ms, emitted_started_at, emitted_completed_at, error::jsonb,
+       last_event_seq
+FROM unnest(
+  $1::text[], $2::text[], $3::text[], $4::integer[], $5::integer[], $6::text[], $7::timestamptz[],
+  $8::timestamptz[], $9::bigint[], $10::timestamptz[], $11::timestamptz[], $12::text[],
+  $13::bigint[]
+) AS new (
+  tenant_id, run_id, step_id, logical_attempt_id, engine_attempt_id, status, started_at,
+  completed_at, duration_ms, emitted_started_at, emitted_completed_at, error,
+  last_event_seq
+)
+ON CONFLICT (tenant_id, run_id, step_id, logical_attempt_id) DO UPDATE
+SET engine_attempt_id = excluded.engine_attempt_id,
+    status = excluded.status,
+    started_at = excluded.started_at,
+    completed_at = excluded.completed_at,
+    duration_ms = excluded.duration_ms,
+    emitted_started_at = excluded.emitted_started_at,
+    emitted_completed_at = excluded.emitted_completed_at,
+    error = excluded.error,
+    last_event_seq = excluded.last_event_seq,
+    projected_at = clock_timestamp()

@@ -1,0 +1,58 @@
+//! What the database says about itself.
+
+use crate::support::Database;
+
+#[tokio::test]
+async fn every_table_view_and_column_has_a_comment() {
+    let database = Database::new().await;
+    let missing: Vec<String> = sqlx::query_scalar(
+        "SELECT c.oid::regclass::text || coalesce('.' || a.attname, '')
+         FROM pg_class c
+         JOIN pg_namespace n ON n.oid = c.relnamespace
+         CROSS JOIN LATERAL (
+           SELECT 0 AS attnum, NULL::name AS attname
+           UNION ALL
+           SELECT attnum, attname FROM pg_attribute
+           WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
+         ) a
+         WHERE n.nspname IN ('event_log', 'read_model') AND c.relkind IN ('r', 'p', 'v', 'm')
+           AND col_description(c.oid, a.attnum) IS NULL
+           AND NOT (a.attnum = 0 AND obj_description(c.oid, 'pg_class') IS NOT NULL)",
+    )
+    .fetch_all(&database.pool)
+    .await
+    .unwrap();
+    assert!(missing.is_empty(), "without a comment: {missing:?}");
+    let commented = database
+        .number(
+            "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE n.nspname IN ('event_log', 'read_model') AND c.relkind IN ('r', 'v')",
+        )
+        .await;
+    assert!(
+        commented >= 10,
+        "only {commented} tables and views were looked at"
+    );
+}
+
+#[tokio::test]
+async fn every_read_model_of_a_tenant_starts_with_it_and_says_how_fresh_it_is() {
+    let database = Database::new().await;
+    for table in ["run_current", "step_attempt", "run_inconsistency"] {
+        let columns: Vec<String> = sqlx::query_scalar(
+            "SELECT column_name::text FROM information_schema.columns
+             WHERE table_schema = 'read_model' AND table_name = $1 ORDER BY ordinal_position",
+        )
+        .bind(table)
+        .fetch_all(&database.pool)
+        .await
+        .unwrap();
+        assert_eq!(columns[0], "tenant_id", "{table}");
+        for column in ["last_event_seq", "projected_at"] {
+            assert!(
+                columns.iter().any(|name| name == column),
+                "{table} has no {column}"
+            );
+        }
+    }
+}

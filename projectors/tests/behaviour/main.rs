@@ -1,0 +1,11 @@
+//! What runlog-projectors does, on a real PostgreSQL. Needs RUNLOG_TEST_DATABASE_URL (`make test`
+//! sets it). Each test has a database of its own.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod catalogue;
+mod fold;
+mod gaps;
+mod leases;
+mod process;
+mod support;
+mod trouble;

@@ -1,0 +1,189 @@
+//! Errors: what goes on, what waits, and who is told.
+
+use std::sync::Arc;
+
+use event_log::read::StreamEvent;
+use runlog_projectors::projection::{ApplyFuture, Effects, Projection};
+use serde_json::json;
+use sqlx::PgConnection;
+
+use crate::fold::assert_equals_whole_fold;
+use crate::support::{Database, Log, Running, Settings, project, run, settings, step, until};
+
+#[tokio::test]
+async fn a_stream_that_cannot_be_applied_waits_says_where_and_lets_the_others_go_on() {
+    let database = Database::new().await;
+    let mut log = Log::new(&database);
+    let (bad, good) = (log.stream(0, 1, 0).await, log.stream(1, 1, 0).await);
+    for n in 0..20 {
+        log.append(bad, &format!("fine-{n}"), run("RunStarted"))
+            .await;
+    }
+    // A rule of the read model that the fold knows nothing of: a bug, as far as this row goes.
+    database
+        .execute("ALTER TABLE read_model.run_current ADD CONSTRAINT bug CHECK (run_id <> 'poison' OR last_event_seq = 0)")
+        .await;
+    log.append(bad, "poison", run("RunStarted")).await;
+    let running = Running::start(&database, "one", settings());
+    log.append(good, "other", run("RunStarted")).await;
+    // All before the poison is applied, since the batches get smaller.
+    database
+        .holds("SELECT count(*) = 2 FROM read_model.projection_checkpoints WHERE applied = CASE partition WHEN 0 THEN 20 ELSE 1 END")
+        .await;
+    let reason = || {
+        running
+            .health
+            .reasons()
+            .into_iter()
+            .next()
+            .map(|(_, reason)| reason)
+    };
+    let says = |parts: &[&str]| {
+        reason().is_some_and(|reason| parts.iter().all(|part| reason.contains(part)))
+    };
+    let parts = [
+        "run_status",
+        "run-events/0 generation 1",
+        "offset 20",
+        "\"poison\"",
+        "\"acme\"",
+        "bug",
+    ];
+    until("the reason names the place", || says(&parts)).await;
+    // Somebody mends it: the stream goes on by itself.
+    database
+        .execute("ALTER TABLE read_model.run_current DROP CONSTRAINT bug")
+        .await;
+    database.caught_up().await;
+    until("the process is ready again", || running.health.is_ready()).await;
+    assert_equals_whole_fold(&database, "after the repair").await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn connections_that_die_again_and_again_lose_nothing() {
+    let database = Database::new().await;
+    let mut log = Log::new(&database);
+    let streams = [log.stream(0, 1, 0).await, log.stream(1, 1, 0).await];
+    let running = Running::start(
+        &database,
+        "one",
+        Settings {
+            batch_events: 4,
+            ..settings()
+        },
+    );
+    for n in 0..200_usize {
+        let event_type = ["StepStarted", "StepCompleted"][n / 8 % 2];
+        let step_id = format!("step-{}", n / 16);
+        log.append(
+            streams[n % 2],
+            &format!("run-{}", n % 8),
+            step(event_type, &step_id, 1),
+        )
+        .await;
+        if n % 20 == 0 {
+            database
+                .execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                     WHERE datname = current_database() AND application_name = 'runner'",
+                )
+                .await;
+        }
+    }
+    database.caught_up().await;
+    until("the process is ready again", || running.health.is_ready()).await;
+    assert_equals_whole_fold(&database, "after the kills").await;
+    let mismatches = running
+        .metrics
+        .ledger_mismatches
+        .with_label_values(&["run_status"])
+        .get();
+    assert_eq!(mismatches, 0);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_disagrees_with_the_ledger_is_noticed_at_the_head() {
+    let database = Database::new().await;
+    let mut log = Log::new(&database);
+    let stream = log.stream(0, 1, 0).await;
+    log.append(stream, "r", run("RunStarted")).await;
+    let metrics = project(&database, 10).await;
+    assert_eq!(
+        metrics
+            .ledger_mismatches
+            .with_label_values(&["run_status"])
+            .get(),
+        0
+    );
+    // An event is skipped, as a bug might do it.
+    database
+        .execute("UPDATE read_model.projection_checkpoint SET next_offset = 2")
+        .await;
+    log.append(stream, "r", run("RunPaused")).await;
+    log.append(stream, "s", run("RunStarted")).await;
+    let running = Running::start(&database, "one", settings());
+    let mismatches = running
+        .metrics
+        .ledger_mismatches
+        .with_label_values(&["run_status"]);
+    until("the mismatch is counted", || mismatches.get() > 0).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_login_that_may_not_write_ends_the_process_with_a_message() {
+    let database = Database::new().await;
+    let log = Log::new(&database);
+    log.stream(0, 1, 0).await;
+    database
+        .execute("ALTER TABLE read_model.projection_checkpoint RENAME TO gone")
+        .await;
+    let running = Running::start(&database, "one", settings());
+    let error = running.ended().await.unwrap_err();
+    assert!(error.to_string().contains("runlog migrate"), "{error}");
+}
+
+/// Remembers the bytes of each batch.
+#[derive(Default)]
+struct Scales(std::sync::Mutex<Vec<usize>>);
+
+impl Projection for Scales {
+    fn name(&self) -> &'static str {
+        "scales"
+    }
+
+    fn apply<'a>(&'a self, _: &'a mut PgConnection, events: &'a [StreamEvent]) -> ApplyFuture<'a> {
+        let size = |event: &StreamEvent| {
+            serde_json::to_vec(&event.logged.event.payload)
+                .unwrap()
+                .len()
+        };
+        self.0.lock().unwrap().push(events.iter().map(size).sum());
+        Box::pin(std::future::ready(Ok(Effects::default())))
+    }
+}
+
+#[tokio::test]
+async fn large_events_are_read_in_batches_of_bounded_size() {
+    let database = Database::new().await;
+    let mut log = Log::new(&database);
+    let stream = log.stream(0, 1, 0).await;
+    for _ in 0..24 {
+        // Hardly compressible: the sizes that are bounded are those in storage.
+        let text: String = (0..20_000)
+            .map(|_| uuid::Uuid::new_v4().simple().to_string())
+            .collect();
+        log.append(stream, "r", run("Note").payload(json!({ "text": text })))
+            .await;
+    }
+    let scales = Arc::new(Scales::default());
+    let running = Running::start_with(&database, "one", settings(), scales.clone());
+    database.caught_up().await;
+    running.stop().await;
+    let batches = scales.0.lock().unwrap();
+    assert_eq!(batches.iter().sum::<usize>() / 640_000, 24);
+    assert!(batches.iter().all(|bytes| *bytes < 20 << 20), "{batches:?}");
+    assert!(batches.len() > 1, "{batches:?}");
+}
