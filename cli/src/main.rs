@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! `runlog`, the operator's command. Everything is in the library beside it.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    runlog::main()
+}

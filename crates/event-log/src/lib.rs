@@ -14,6 +14,7 @@ mod checked;
 mod decide;
 pub mod fault;
 mod insert;
+pub mod inspect;
 mod known;
 pub mod read;
 pub mod record;
