@@ -57,21 +57,24 @@ impl Group {
     }
 
     fn assigned(&self, consumer: &BaseConsumer<Self>, names: &[TopicPartition]) {
-        let mut claimed = self.claim_all(names.iter().map(|name| (name, None)).collect());
-        // A partition that the log has never read begins where Kafka's copy of it begins.
-        let mut begin = Vec::new();
-        claimed.retain(|(name, claim)| match claim {
-            Claimed::NeverRead => {
-                begin.push((*name, claims::first_offset(consumer, name)));
-                false
-            }
-            _ => true,
-        });
+        let claimed = self.claim_all(names.iter().map(|name| (name, None)).collect());
+        // A partition that the log has never read begins where Kafka's copy of it begins. Brokers that
+        // do not answer for one partition are not asked for the others: the callback has to return.
+        let (never_read, mut claimed): (Vec<_>, Vec<_>) = claimed
+            .into_iter()
+            .partition(|(_, claim)| matches!(claim, Claimed::NeverRead));
         let mut again = Vec::new();
-        for (name, start) in begin {
-            match start {
+        let mut silent: Option<String> = None;
+        for (name, _) in never_read {
+            match silent
+                .clone()
+                .map_or_else(|| claims::first_offset(consumer, name), Err)
+            {
                 Ok(start) => again.push((name, Some(start))),
-                Err(reason) => claimed.push((name, Claimed::Later(reason))),
+                Err(reason) => {
+                    silent = Some(reason.clone());
+                    claimed.push((name, Claimed::Later(reason)));
+                }
             }
         }
         claimed.extend(self.claim_all(again));

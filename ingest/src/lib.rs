@@ -91,7 +91,8 @@ pub async fn run(config: &Config, shutdown: CancellationToken) -> anyhow::Result
         ));
         poll_until(kafka, Arc::clone(&shared), shutdown.clone()).await?;
     }
-    shared.pool.close().await;
+    // Connections of batches that were abandoned are closed by their drop, not waited for.
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, shared.pool.close()).await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -170,9 +170,12 @@ impl Poller<'_> {
         if list.count() > 0
             && let Err(error) = self.group().assign(self.consumer, &list)
         {
-            self.group().set_fatal(
-                anyhow::Error::new(error).context("the Kafka client refuses an assignment"),
-            );
+            tracing::error!(%error, partition = %name, "the Kafka client refuses the partition; trying again");
+            let mut partitions = self.group().partitions();
+            if let Some(Held::Reading(reading)) = partitions.remove(name) {
+                reading.worker.stop();
+            }
+            partitions.insert(name, Held::Waiting(Waiting::soon()));
         }
     }
 
