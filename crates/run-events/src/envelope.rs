@@ -120,7 +120,7 @@ impl RawEnvelope {
         let event_id = uuid(self.event_id)?;
         let event_type = text("eventType", self.event_type, MAX_TYPE_BYTES, Pipe::Refused)?;
         let event_type = EventType::from_name(event_type);
-        let event = RunEvent {
+        Ok(RunEvent {
             event_id,
             tenant_id: tenant_id?,
             project_id: text("projectId", self.project_id, MAX_ID_BYTES, Pipe::Allowed)?,
@@ -137,15 +137,10 @@ impl RawEnvelope {
             logical_attempt_id: attempt("logicalAttemptId", self.logical_attempt_id)?,
             idempotency_key: key(self.idempotency_key)?,
             emitted_at: emitted_at(self.emitted_at)?,
-            step_id: self
-                .step_id
-                .map(|step| id("stepId", Some(step)))
-                .transpose()?,
+            step_id: step_id(&event_type, self.step_id)?,
             payload: payload(self.payload)?,
             event_type,
-        };
-        check_step(&event)?;
-        Ok(event)
+        })
     }
 }
 
@@ -267,20 +262,20 @@ fn payload(value: Option<Value>) -> Checked<Option<Map<String, Value>>> {
     }
 }
 
-fn check_step(event: &RunEvent) -> Checked<()> {
-    let problem = match (&event.event_type, &event.step_id) {
-        (EventType::Step(_), None) => {
-            format!("is missing, and {} is a step event", event.event_type)
-        }
+fn step_id(event_type: &EventType, value: Option<Value>) -> Checked<Option<String>> {
+    let field = "stepId";
+    let problem = match (event_type, &value) {
+        (EventType::Step(_), None) => format!("is missing, and {event_type} is a step event"),
         (EventType::Run(_), Some(_)) => {
-            format!("must be absent, since {} is a run event", event.event_type)
+            format!("must be absent, since {event_type} is a run event")
         }
-        _ => return Ok(()),
+        _ => {
+            return value
+                .map(|step| text(field, Some(step), MAX_ID_BYTES, Pipe::Refused))
+                .transpose();
+        }
     };
-    Err(Broken {
-        field: "stepId",
-        problem,
-    })
+    Err(Broken { field, problem })
 }
 
 /// What jsonb cannot hold although JSON can: U+0000, in a key or a text, at any depth.

@@ -42,10 +42,11 @@ pub enum Applied {
 impl RunState {
     /// Applies the next event of the run, or says why not. Never panics, whatever the sequence.
     pub fn apply(&mut self, logged: &LoggedEvent) -> Applied {
-        let next = self.last_event_seq.saturating_add(1);
-        if logged.run_seq < next {
+        if logged.run_seq <= self.last_event_seq {
             return Applied::Already;
         }
+        // There is a higher number, so this one has a successor.
+        let next = self.last_event_seq + 1;
         if logged.run_seq > next {
             return Applied::Gap { next };
         }

@@ -5,7 +5,7 @@ use serde::de::DeserializeSeed;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::json_value::{EnvelopeSeed, Seen};
+use crate::json_value::{EnvelopeSeed, Seen, TooDeep, any_value};
 use crate::{Micros, Reason, Rejection, RunEvent};
 
 /// How many objects and arrays may be open at once in a payload, itself included.
@@ -39,7 +39,7 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, Rejection> {
     let raw = seed
         .deserialize(&mut deserializer)
         .and_then(|raw| deserializer.end().map(|()| raw));
-    let raw = raw.map_err(|error| unreadable(&error, &seen))?;
+    let raw = raw.map_err(|error| unreadable(&error, &seen, text))?;
     let unknown_fields = seen.unknown_fields;
     raw.validate().map(|event| Decoded {
         event,
@@ -47,22 +47,42 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, Rejection> {
     })
 }
 
-fn unreadable(error: &serde_json::Error, seen: &Seen) -> Rejection {
-    match seen.too_deep_in.as_deref() {
-        Some("payload") => Rejection::new(
+fn unreadable(error: &serde_json::Error, seen: &Seen, text: &str) -> Rejection {
+    match &seen.too_deep_in {
+        Some(TooDeep {
+            field,
+            is_known: true,
+        }) => Rejection::new(
             Reason::InvalidEvent,
-            format!("payload: is nested more than {MAX_NESTING} levels deep"),
+            format!("{field}: is nested more than {MAX_NESTING} levels deep"),
         ),
-        Some(field) => Rejection::new(
+        Some(TooDeep { field, .. }) => Rejection::new(
             Reason::InvalidJson,
             format!("the unknown field {field:?} is nested more than {MAX_NESTING} levels deep"),
         ),
-        // The only data error that the seeds leave to serde: valid JSON that is no object.
+        // The only data error that the seeds leave to serde: the record is no object. That was
+        // said at its first byte, so the rest may still be no JSON.
         None if error.is_data() && error.to_string().starts_with("invalid type") => {
-            Rejection::new(Reason::InvalidEvent, format!("the record: {error}"))
+            match value(text) {
+                Ok(_) => Rejection::new(Reason::InvalidEvent, format!("the record: {error}")),
+                Err(error) => Rejection::new(Reason::InvalidJson, error.to_string()),
+            }
         }
         None => Rejection::new(Reason::InvalidJson, error.to_string()),
     }
+}
+
+/// Reads any JSON value by the rules of a payload: equal keys are refused, at most
+/// [`MAX_NESTING`] levels. Reads back every payload that [`decode`] accepted, which
+/// `serde_json::from_str` does not: its limit is one level lower.
+///
+/// # Errors
+/// Where the text is not JSON, repeats a key or is nested too deep.
+pub fn value(text: &str) -> serde_json::Result<Value> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    deserializer.disable_recursion_limit();
+    let value = any_value(MAX_NESTING, &mut deserializer)?;
+    deserializer.end().map(|()| value)
 }
 
 /// Borrowed wire form; the order of the fields is the contract's.

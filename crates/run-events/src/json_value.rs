@@ -1,13 +1,28 @@
 //! Reads JSON into the raw envelope: every object's keys unique, nesting bounded, no recursion
 //! beyond the bound. `serde_json` alone would keep the last of two equal keys in silence.
 
+use std::borrow::Cow;
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::fmt;
 
+use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 use crate::envelope::RawEnvelope;
+
+/// Reads one value of any type, with at most `levels` containers open at once.
+///
+/// `serde_json`'s own `Value` gives a meaning to a key of its private namespace when any crate of
+/// the build turns its `raw_value` feature on, and has its own nesting limit; this has neither.
+pub(crate) fn any_value<'de, D: Deserializer<'de>>(
+    levels: usize,
+    deserializer: D,
+) -> Result<Value, D::Error> {
+    let too_deep = &Cell::new(false);
+    ValueSeed { levels, too_deep }.deserialize(deserializer)
+}
 
 /// Reads one value; `levels` is how many more containers may be opened.
 struct ValueSeed<'a> {
@@ -113,8 +128,19 @@ pub(crate) struct Seen {
     /// Fields that the contract does not know; ignored.
     pub(crate) unknown_fields: u32,
     /// The field whose value is nested too deep, if that is what stopped the reading.
-    pub(crate) too_deep_in: Option<String>,
+    pub(crate) too_deep_in: Option<TooDeep>,
 }
+
+/// A top-level field whose value is nested too deep.
+pub(crate) struct TooDeep {
+    pub(crate) field: String,
+    /// Whether the contract knows the field.
+    pub(crate) is_known: bool,
+}
+
+/// A top-level key, borrowed from the text where it holds no escapes: a record has fourteen.
+#[derive(Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// Reads the top-level object into a [`RawEnvelope`].
 pub(crate) struct EnvelopeSeed<'a> {
@@ -140,8 +166,8 @@ impl<'de> Visitor<'de> for EnvelopeSeed<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<RawEnvelope, A::Error> {
         let mut raw = RawEnvelope::default();
         let mut known = [false; KNOWN_FIELDS];
-        let mut others = std::collections::HashSet::new();
-        while let Some(key) = access.next_key::<String>()? {
+        let mut others = HashSet::new();
+        while let Some(Key(key)) = access.next_key()? {
             let slot = slot(&mut raw, &key);
             let is_new = match &slot {
                 Some((index, _)) => !std::mem::replace(&mut known[*index], true),
@@ -157,7 +183,10 @@ impl<'de> Visitor<'de> for EnvelopeSeed<'_> {
             };
             let value = access.next_value_seed(seed).inspect_err(|_| {
                 if too_deep.get() {
-                    self.seen.too_deep_in = Some(key);
+                    self.seen.too_deep_in = Some(TooDeep {
+                        field: key.into_owned(),
+                        is_known: slot.is_some(),
+                    });
                 }
             })?;
             match slot {

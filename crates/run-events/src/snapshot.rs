@@ -10,6 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::digest::{AsDoubles, Digest};
+use crate::json::MAX_NESTING;
+use crate::json_value::any_value;
 use crate::run_state::StepCounts;
 use crate::{Micros, RunState, RunStatus, StepAttempt, StepStatus};
 
@@ -81,12 +83,25 @@ struct Step {
     error: Option<Value>,
 }
 
-/// Keeps JSON null apart from an absent field, which serde alone makes the same.
+/// Keeps JSON null apart from an absent field, which serde alone makes the same; bounds the
+/// nesting, which [`Snapshot::from_json`] leaves to it.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
+    any_value(MAX_NESTING, deserializer).map(Some)
 }
 
 impl Snapshot {
+    /// Reads a document back. `serde_json::from_str` would refuse one with a deeply nested error:
+    /// its own limit counts the document's levels too.
+    ///
+    /// # Errors
+    /// Where the text is not a snapshot's document.
+    pub fn from_json(text: &str) -> serde_json::Result<Self> {
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        deserializer.disable_recursion_limit();
+        let snapshot = Self::deserialize(&mut deserializer)?;
+        deserializer.end().map(|()| snapshot)
+    }
+
     /// SHA-256 over the document's RFC 8785 form: the test of determinism. `None` cannot happen for
     /// a snapshot of logged events, whose numbers are finite.
     pub fn digest(&self) -> Option<Digest> {

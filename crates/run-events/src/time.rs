@@ -15,8 +15,9 @@ impl Micros {
     /// `None` where the text is not RFC 3339, or where the year in UTC is not 0000..=9999, since
     /// such a time has no RFC 3339 form. A leap second (`:60`) is the next second's beginning.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
-        // chrono also takes a space for the `T`; RFC 3339's own grammar does not.
-        if !matches!(text.as_bytes().get(10), Some(b'T' | b't')) {
+        // chrono also takes a space for the `T` and U+2212 for the minus; RFC 3339's own grammar
+        // does not.
+        if !text.is_ascii() || !matches!(text.as_bytes().get(10), Some(b'T' | b't')) {
             return None;
         }
         let parsed = DateTime::parse_from_rfc3339(text).ok()?;
@@ -95,6 +96,7 @@ mod tests {
             "0000-01-01T00:00:00+01:00",
             "2026-01-02 03:04:05Z",
             "2026-01-02T03:04:05",
+            "2026-01-02T03:04:05\u{2212}01:00",
             "2026-02-30T00:00:00Z",
             "",
         ] {
