@@ -67,6 +67,8 @@ mod tests {
 
     const RUN: &str = "0d3c6a9e-4f0c-4a8e-9d5d-3d4c0f7dbb8a";
 
+    /// The contract's table prints these plan versions as v2, v2, v2, v3 and v1; by its formula its
+    /// digests are those of 2, 2, 2, 3 and 1. Which of the two was meant is not settled.
     #[test]
     fn derivation_gives_the_golden_vectors() {
         for (step, attempt, event_type, plan_version, key) in [
