@@ -14,6 +14,12 @@ use crate::projection::{Effects, Projection, ProjectionError, RunName};
 /// a process that is far behind on large events.
 const MAX_BYTES: i64 = 8 << 20;
 
+/// Every statement of a batch finds its rows by key, and a batch is small beside its tables. The
+/// planner cannot know that while a table is new or grows faster than its statistics: it then reads
+/// whole tables, and a prepared statement keeps doing so.
+const FIND_ROWS_BY_KEY: &str = "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; \
+                                SET LOCAL enable_mergejoin = off";
+
 /// How a batch ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BatchEnd {
@@ -74,6 +80,10 @@ async fn apply(
     let mut transaction = Transaction::begin(&shared.pool)
         .await
         .map_err(doing("cannot begin a transaction"))?;
+    transaction
+        .run(FIND_ROWS_BY_KEY)
+        .await
+        .map_err(doing("cannot prepare the transaction"))?;
     // The row, not this process's memory, says where to go on: a commit whose answer was lost has
     // moved it, and a failover can have moved it back.
     let locked = checkpoint::lock(transaction.connection(), lease).await;

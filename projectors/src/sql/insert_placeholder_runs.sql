@@ -10,5 +10,9 @@ INSERT INTO read_model.run_current (
 SELECT tenant_id, run_id, '', '', '', '', 'PENDING', 'CONSISTENT', 0, persisted_at, persisted_at
 FROM unnest($1::text[], $2::text[], $3::timestamptz[])
   WITH ORDINALITY AS new (tenant_id, run_id, persisted_at, place)
+-- Only to save work: most runs of most batches are known.
+WHERE NOT EXISTS (
+  SELECT FROM read_model.run_current r WHERE r.tenant_id = new.tenant_id AND r.run_id = new.run_id
+)
 ORDER BY place
 ON CONFLICT (tenant_id, run_id) DO NOTHING
