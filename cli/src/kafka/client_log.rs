@@ -1,12 +1,11 @@
 //! Listens to what librdkafka says about its connections, so that a message can name the reason
-//! ("Connection refused", "SASL authentication failed") instead of a timeout.
+//! ("Connection refused", "SASL authentication failed") beside a timeout.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 /// The last thing that went wrong on a client's connections. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -22,27 +21,19 @@ impl ClientLog {
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
-
-    fn keep(&self, text: &str) {
-        // "[thrd:broker]: broker: Connect to ... failed: ...": the thread says nothing to people.
-        let text = text.split_once("]: ").map_or(text, |(_, rest)| rest);
-        *self
-            .last_failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(text.to_owned());
-    }
 }
 
 impl ClientContext for ClientLog {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        if facility == "FAIL" {
-            self.keep(message);
-        }
-        tracing::debug!(target: "librdkafka", ?level, "{facility}: {message}");
-    }
-
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(target: "librdkafka", %error, "{reason}");
+        tracing::debug!(%error, "{reason}");
+        // That all brokers are down is the sum of reasons that were told before.
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            return;
+        }
+        *self
+            .last_failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
     }
 }
 

@@ -1,6 +1,8 @@
 //! Looks at a cluster without touching it: topics, partitions, watermarks, group members.
 //! Called by `status`, `doctor`, and by `publish` and `simulate` before they send.
 
+use std::time::Duration;
+
 use anyhow::{Context, anyhow};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -54,7 +56,7 @@ impl Probe {
         let metadata = self
             .consumer
             .fetch_metadata(Some(topic), TIMEOUT)
-            .map_err(|error| unreachable(&self.config, &self.log, error))?;
+            .map_err(|error| self.unreachable(error))?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         let Some(found) = found else { return Ok(None) };
         match found.error() {
@@ -78,7 +80,7 @@ impl Probe {
         let metadata = self
             .consumer
             .fetch_metadata(Some(topic), TIMEOUT)
-            .map_err(|error| unreachable(&self.config, &self.log, error))?;
+            .map_err(|error| self.unreachable(error))?;
         Ok(metadata
             .topics()
             .iter()
@@ -125,8 +127,15 @@ impl Probe {
             Ok((low, high)) => Ok(Watermarks { low, high }),
             Err(error) if is_about_the_topic(&error) => Err(error)
                 .with_context(|| format!("cannot read the offsets of {topic}/{partition}")),
-            Err(error) => Err(unreachable(&self.config, &self.log, error)),
+            Err(error) => Err(self.unreachable(error)),
         }
+    }
+
+    fn unreachable(&self, error: KafkaError) -> anyhow::Error {
+        // The reasons wait in the client's queue, with its log lines and nothing else, since no
+        // partition is assigned. A poll of no length would stop at the first log line.
+        while self.consumer.poll(Duration::from_millis(20)).is_some() {}
+        unreachable(&self.config, &self.log, error)
     }
 
     /// The state of a consumer group and how many members it has; `None` where it does not exist.

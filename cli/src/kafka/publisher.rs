@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
@@ -173,10 +172,6 @@ impl Deliveries {
 }
 
 impl ClientContext for Deliveries {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.log.log(level, facility, message);
-    }
-
     fn error(&self, error: KafkaError, reason: &str) {
         self.log.error(error, reason);
     }

@@ -1,0 +1,14 @@
+//! `runlog` as its users run it: the built program, a real Kafka and a real PostgreSQL. Each test has
+//! a database and topics of its own.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod dead_letters;
+mod exit_codes;
+mod log;
+mod publish;
+mod runs;
+mod schema;
+mod simulate;
+mod status;
+mod support;
