@@ -9,16 +9,16 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, Utc};
 use run_events::{Digest, IdempotencyKey};
 use sqlx::{PgConnection, PgPool};
-use uuid::Uuid;
 
 use crate::decide::{Decision, Prepared, StagedRun, decide};
 use crate::fault::{FaultClass, classify};
+use crate::fence::{self, Locked};
 use crate::insert::{self, InsertError};
 use crate::record::{Batch, Outcome};
 use crate::run_cache::{KnownKey, KnownRun, RunCache};
 use crate::stream::Claim;
 use crate::transaction::Transaction;
-use crate::{checked, known};
+use crate::{checked, committed, known};
 
 /// What became of a batch.
 #[derive(Debug)]
@@ -114,12 +114,37 @@ impl From<sqlx::Error> for TryError {
     }
 }
 
-/// The state of the stream row under its lock.
-pub(crate) enum Locked {
-    /// The claim is ours and the batch is next.
-    Ours { persisted_at: DateTime<Utc> },
-    /// The claim is ours and the batch was committed before.
-    AlreadyCommitted { now: DateTime<Utc> },
+impl From<AppendError> for TryError {
+    fn from(error: AppendError) -> Self {
+        Self::Append(error)
+    }
+}
+
+/// What one try has written, before its commit.
+struct Written {
+    appended: Appended,
+    /// What the cache may learn from it once it is committed.
+    learned: Option<Learned>,
+}
+
+impl Written {
+    fn unlearned(outcomes: Vec<Outcome>, persisted_at: DateTime<Utc>) -> Self {
+        Self {
+            appended: Appended {
+                outcomes,
+                persisted_at,
+            },
+            learned: None,
+        }
+    }
+}
+
+/// What the fast path found out about the batch's runs.
+struct Learned {
+    /// Runs that the cache did not hold, by their index in [`Prepared::runs`].
+    loaded: HashMap<usize, KnownRun>,
+    /// Of every run of the batch: its new head, chain and keys.
+    staged: Vec<(i64, Digest, HashMap<IdempotencyKey, KnownKey>)>,
 }
 
 impl StreamWriter {
@@ -149,18 +174,7 @@ impl StreamWriter {
             });
         }
         let prepared = Prepared::new(&batch.records);
-        let result = match self.fast(pool, batch, &prepared).await {
-            Err(TryError::NeedsCheck(error)) => {
-                tracing::debug!(
-                    topic = self.claim.topic, partition = self.claim.partition, start = batch.start, %error,
-                    "deciding the batch from the database"
-                );
-                self.cache.clear();
-                self.checked(pool, batch, &prepared).await
-            }
-            Err(TryError::Append(error)) => Err(error),
-            Ok(appended) => Ok(appended),
-        };
+        let result = self.append_prepared(pool, batch, &prepared).await;
         if result.is_err() {
             // The commit may or may not have taken place: nothing is known of these runs now.
             prepared
@@ -171,51 +185,59 @@ impl StreamWriter {
         result
     }
 
-    async fn fast(
+    async fn append_prepared(
         &mut self,
         pool: &PgPool,
         batch: &Batch,
         prepared: &Prepared<'_>,
-    ) -> Result<Appended, TryError> {
+    ) -> Result<Appended, AppendError> {
         let mut transaction = Transaction::begin(pool).await?;
+        let written = match self.fast(&mut transaction, batch, prepared).await {
+            Ok(written) => written,
+            Err(TryError::Append(error)) => return Err(error),
+            Err(TryError::NeedsCheck(error)) => {
+                tracing::debug!(
+                    topic = self.claim.topic, partition = self.claim.partition, start = batch.start, %error,
+                    "deciding the batch from the database"
+                );
+                self.cache.clear();
+                self.checked(&mut transaction, batch, prepared).await?
+            }
+        };
+        transaction.commit().await?;
+        if let Some(learned) = written.learned {
+            self.remember(prepared, learned);
+        }
+        Ok(written.appended)
+    }
+
+    async fn fast(
+        &mut self,
+        transaction: &mut Transaction,
+        batch: &Batch,
+        prepared: &Prepared<'_>,
+    ) -> Result<Written, TryError> {
         let connection = transaction.connection();
-        let persisted_at = match lock(connection, &self.claim, batch)
-            .await
-            .map_err(TryError::Append)?
-        {
+        let persisted_at = match fence::lock(connection, &self.claim, batch).await? {
             Locked::Ours { persisted_at } => persisted_at,
             Locked::AlreadyCommitted { now } => {
-                return Ok(self.recover(transaction, batch, prepared, now).await?);
+                return Ok(self.recover(connection, batch, prepared, now).await?);
             }
         };
         let loaded = self.load_unknown(connection, prepared).await?;
-        let (decision, staged) = {
-            let mut runs = self.stage(&loaded, prepared);
-            let no_ids = HashSet::new();
-            let decision = decide(
-                prepared,
-                0..prepared.records.len(),
-                &mut runs,
-                &no_ids,
-                persisted_at,
-            );
-            let staged: Vec<_> = runs
-                .into_iter()
-                .map(|r| (r.head_seq, r.chain, r.new_keys))
-                .collect();
-            (decision, staged)
-        };
+        let mut runs = self.stage(&loaded, prepared);
+        let all = 0..prepared.records.len();
+        let decision = decide(prepared, all, &mut runs, &HashSet::new(), persisted_at);
+        let staged = runs
+            .into_iter()
+            .map(|run| (run.head_seq, run.chain, run.new_keys))
+            .collect();
         let decision = self
             .write(connection, batch, decision, persisted_at)
             .await?;
-        transaction
-            .commit()
-            .await
-            .map_err(|e| TryError::Append(e.into()))?;
-        self.remember(prepared, loaded, staged);
-        Ok(Appended {
-            outcomes: decision.outcomes,
-            persisted_at,
+        Ok(Written {
+            learned: Some(Learned { loaded, staged }),
+            ..Written::unlearned(decision.outcomes, persisted_at)
         })
     }
 
@@ -242,7 +264,7 @@ impl StreamWriter {
         &mut self,
         connection: &mut PgConnection,
         prepared: &Prepared<'_>,
-    ) -> Result<HashMap<usize, KnownRun>, sqlx::Error> {
+    ) -> Result<HashMap<usize, KnownRun>, TryError> {
         let unknown: Vec<usize> = (0..prepared.runs.len())
             .filter(|i| !self.cache.touch(&prepared.names[*i]))
             .collect();
@@ -267,11 +289,10 @@ impl StreamWriter {
             let mut known = known::existing_runs(connection, &runs, LOADED_EVENTS_PER_RUN).await?;
             for i in existing {
                 let (tenant, run) = prepared.runs[i];
-                // A run whose number cannot be read now was made by a transaction that is not
-                // visible to this one yet; the checked path sees it.
+                // Neither new nor there: it went away in between; the checked path looks again.
                 let run = known
                     .remove(&(tenant.to_owned(), run.to_owned()))
-                    .ok_or(sqlx::Error::RowNotFound)?;
+                    .ok_or(TryError::NeedsCheck(sqlx::Error::RowNotFound))?;
                 loaded.insert(i, run);
             }
         }
@@ -294,16 +315,11 @@ impl StreamWriter {
     }
 
     /// Moves the cache to what was just committed.
-    fn remember(
-        &mut self,
-        prepared: &Prepared<'_>,
-        loaded: HashMap<usize, KnownRun>,
-        staged: Vec<(i64, Digest, HashMap<IdempotencyKey, KnownKey>)>,
-    ) {
-        for (i, run) in loaded {
+    fn remember(&mut self, prepared: &Prepared<'_>, learned: Learned) {
+        for (i, run) in learned.loaded {
             self.cache.insert(prepared.names[i].clone(), run);
         }
-        for (name, (head_seq, chain, new_keys)) in prepared.names.iter().zip(staged) {
+        for (name, (head_seq, chain, new_keys)) in prepared.names.iter().zip(learned.staged) {
             self.cache.advance(name, head_seq, chain, new_keys);
         }
         self.cache.shrink();
@@ -311,14 +327,15 @@ impl StreamWriter {
 
     async fn checked(
         &mut self,
-        pool: &PgPool,
+        transaction: &mut Transaction,
         batch: &Batch,
         prepared: &Prepared<'_>,
-    ) -> Result<Appended, AppendError> {
+    ) -> Result<Written, AppendError> {
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.checked_once(pool, batch, prepared).await {
+            transaction.restart().await?;
+            match self.checked_once(transaction, batch, prepared).await {
                 // Another partition appended to one of the runs in between.
                 Err(AppendError::Fault {
                     class: FaultClass::Unique,
@@ -342,73 +359,36 @@ impl StreamWriter {
 
     async fn checked_once(
         &mut self,
-        pool: &PgPool,
+        transaction: &mut Transaction,
         batch: &Batch,
         prepared: &Prepared<'_>,
-    ) -> Result<Appended, AppendError> {
-        let mut transaction = Transaction::begin(pool).await?;
-        let persisted_at = match lock(transaction.connection(), &self.claim, batch).await? {
+    ) -> Result<Written, AppendError> {
+        let connection = transaction.connection();
+        let persisted_at = match fence::lock(connection, &self.claim, batch).await? {
             Locked::Ours { persisted_at } => persisted_at,
             Locked::AlreadyCommitted { now } => {
-                return Ok(self.recover(transaction, batch, prepared, now).await?);
+                return Ok(self.recover(connection, batch, prepared, now).await?);
             }
         };
         let stream_id = self.claim.stream_id;
-        let decision = checked::append(&mut transaction, stream_id, prepared, persisted_at).await?;
+        let decision = checked::append(transaction, stream_id, prepared, persisted_at).await?;
         let connection = transaction.connection();
         insert::dead_letters(connection, stream_id, persisted_at, &decision.dead_letters).await?;
         insert::advance(connection, stream_id, batch, &decision, persisted_at).await?;
-        transaction.commit().await?;
-        Ok(Appended {
-            outcomes: decision.outcomes,
-            persisted_at,
-        })
+        Ok(Written::unlearned(decision.outcomes, persisted_at))
     }
 
     /// What became of the records of a batch whose commit's answer was lost.
     async fn recover(
         &self,
-        mut transaction: Transaction,
+        connection: &mut PgConnection,
         batch: &Batch,
         prepared: &Prepared<'_>,
         now: DateTime<Utc>,
-    ) -> Result<Appended, sqlx::Error> {
-        let connection = transaction.connection();
-        let outcomes =
-            checked::committed_outcomes(connection, self.claim.stream_id, batch, prepared).await?;
-        transaction.rollback().await?;
-        Ok(Appended {
-            outcomes,
-            persisted_at: now,
-        })
-    }
-}
-
-/// Locks the stream row and compares it with the batch: the fence (design: "one row, one lock").
-async fn lock(
-    connection: &mut PgConnection,
-    claim: &Claim,
-    batch: &Batch,
-) -> Result<Locked, AppendError> {
-    let row: Option<(Option<Uuid>, i64, DateTime<Utc>)> =
-        sqlx::query_as(include_str!("sql/lock_stream.sql"))
-            .bind(claim.stream_id)
-            .fetch_optional(connection)
-            .await?;
-    match row {
-        Some((Some(token), stored, now)) if token == claim.token => {
-            if stored == batch.start {
-                Ok(Locked::Ours { persisted_at: now })
-            } else if stored == batch.end {
-                Ok(Locked::AlreadyCommitted { now })
-            } else {
-                Err(AppendError::Moved {
-                    stored,
-                    start: batch.start,
-                })
-            }
-        }
-        _ => Err(AppendError::Fenced),
+    ) -> Result<Written, sqlx::Error> {
+        let stream_id = self.claim.stream_id;
+        let outcomes = committed::outcomes(connection, stream_id, batch, prepared).await?;
+        Ok(Written::unlearned(outcomes, now))
     }
 }
 

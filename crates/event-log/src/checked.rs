@@ -5,7 +5,6 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use chrono::{DateTime, Utc};
-use run_events::IdempotencyKey;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -14,7 +13,7 @@ use crate::decide::{Decision, Prepared, PreparedEvent, StagedRun, decide, unstor
 use crate::fault::{FaultClass, classify};
 use crate::insert::{self, InsertError};
 use crate::known;
-use crate::record::{Batch, Original, Outcome};
+use crate::record::Outcome;
 use crate::run_cache::KnownRun;
 use crate::transaction::Transaction;
 
@@ -43,7 +42,8 @@ pub(crate) async fn append<'b>(
         .ok_or(sqlx::Error::RowNotFound)?;
     let mut decision = Decision::default();
     // Ranges still to do, the next one last.
-    let mut ranges = vec![0..prepared.records.len()];
+    let whole = 0..prepared.records.len();
+    let mut ranges = vec![whole];
     while let Some(range) = ranges.pop() {
         transaction.run("SAVEPOINT part").await?;
         match try_range(
@@ -172,89 +172,4 @@ async fn runs_of(
         }
     }
     Ok(runs)
-}
-
-/// What became of the records of a batch that was committed before.
-pub(crate) async fn committed_outcomes(
-    connection: &mut PgConnection,
-    stream_id: i64,
-    batch: &Batch,
-    prepared: &Prepared<'_>,
-) -> Result<Vec<Outcome>, sqlx::Error> {
-    let rows: Vec<(i64, Option<i64>, Option<String>)> =
-        sqlx::query_as(include_str!("sql/committed_outcomes.sql"))
-            .bind(stream_id)
-            .bind(batch.start)
-            .bind(batch.end)
-            .fetch_all(&mut *connection)
-            .await?;
-    let by_offset: HashMap<i64, (Option<i64>, Option<String>)> = rows
-        .into_iter()
-        .map(|(offset, seq, reason)| (offset, (seq, reason)))
-        .collect();
-    let originals = originals(connection, prepared).await?;
-    prepared
-        .records
-        .iter()
-        .map(|record| {
-            let original = record
-                .event
-                .and_then(|e| originals.get(&(e.run, e.event.idempotency_key)).copied());
-            let conflict_or = |reason| match (reason, original) {
-                (run_events::Reason::IdempotencyConflict, Some(original)) => {
-                    Outcome::Conflict(original)
-                }
-                (reason, _) => Outcome::DeadLetter(reason),
-            };
-            match (by_offset.get(&record.record.offset), original) {
-                (Some((Some(run_seq), _)), _) => Ok(Outcome::Appended { run_seq: *run_seq }),
-                (Some((None, reason)), _) => reason
-                    .as_deref()
-                    .and_then(run_events::Reason::parse)
-                    .map(conflict_or)
-                    .ok_or(sqlx::Error::RowNotFound),
-                (None, Some(original)) => Ok(Outcome::Duplicate(original)),
-                // Committed, and yet neither an event, nor a dead letter, nor a duplicate.
-                (None, None) => Err(sqlx::Error::RowNotFound),
-            }
-        })
-        .collect()
-}
-
-async fn originals(
-    connection: &mut PgConnection,
-    prepared: &Prepared<'_>,
-) -> Result<HashMap<(usize, IdempotencyKey), Original>, sqlx::Error> {
-    let (tenants, ids): (Vec<&str>, Vec<&str>) = prepared.runs.iter().copied().unzip();
-    let numbers: Vec<(i64, String, String)> = sqlx::query_as(
-        "SELECT r.run_no, r.tenant_id, r.run_id
-         FROM unnest($1::text[], $2::text[]) AS wanted (tenant_id, run_id)
-         JOIN event_log.run r ON r.tenant_id = wanted.tenant_id AND r.run_id = wanted.run_id",
-    )
-    .bind(tenants)
-    .bind(ids)
-    .fetch_all(&mut *connection)
-    .await?;
-    let number: HashMap<(&str, &str), i64> = numbers
-        .iter()
-        .map(|(no, tenant, run)| ((tenant.as_str(), run.as_str()), *no))
-        .collect();
-    let mut wanted = Vec::new();
-    for event in prepared.records.iter().filter_map(|r| r.event) {
-        if let Some(run_no) = number.get(&prepared.runs[event.run]) {
-            wanted.push((event.run, *run_no, event.event.idempotency_key));
-        }
-    }
-    let run_nos: Vec<i64> = wanted.iter().map(|w| w.1).collect();
-    let keys: Vec<&[u8]> = wanted.iter().map(|w| w.2.0.as_slice()).collect();
-    let found: HashMap<(i64, IdempotencyKey), Original> =
-        known::known_keys(connection, &run_nos, &keys)
-            .await?
-            .into_iter()
-            .map(|(run_no, key, known)| ((run_no, key), known.original))
-            .collect();
-    let of = |(run, run_no, key): &(usize, i64, IdempotencyKey)| {
-        Some(((*run, *key), *found.get(&(*run_no, *key))?))
-    };
-    Ok(wanted.iter().filter_map(of).collect())
 }

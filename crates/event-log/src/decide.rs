@@ -41,6 +41,9 @@ impl<'b> Prepared<'b> {
         let mut runs = Vec::new();
         let mut prepare = |event: &'b RunEvent| {
             let content = event.content_digest()?;
+            if !is_storable(&event.tenant_id) || !is_storable(&event.run_id) {
+                return None;
+            }
             let name = (event.tenant_id.as_str(), event.run_id.as_str());
             let run = *index.entry(name).or_insert_with(|| {
                 runs.push(name);
@@ -209,11 +212,21 @@ fn next_event<'b>(
     }
 }
 
+/// Why a record has no [`PreparedEvent`]. Validation lets no event come here that has none; if one
+/// does, the run cannot be numbered, or the content cannot be compared.
 fn rejection_of(record: &Record) -> Rejection {
     match &record.verdict {
         Err(rejection) => rejection.clone(),
-        Ok(event) => unstorable(event, "the payload has no canonical form"),
+        Ok(event) => unstorable(
+            event,
+            "the payload has no canonical form, or the tenantId or runId holds U+0000",
+        ),
     }
+}
+
+/// Whether the database can hold the text. The names of cached runs rely on it too.
+pub(crate) fn is_storable(text: &str) -> bool {
+    !text.contains('\0')
 }
 
 /// The rejection of a valid event that the database cannot hold.

@@ -38,8 +38,10 @@ pub fn classify(error: &Error) -> FaultClass {
         }
         "54000" | "54001" => FaultClass::Record,
         // Serialization failure, deadlock, lock not available, read-only standby, cancelled
-        // statement: another try meets another world.
-        "40001" | "40P01" | "55P03" | "25006" | "57014" | "25P03" => FaultClass::Environment,
+        // statement, session or transaction timeout: another try meets another world.
+        "40001" | "40P01" | "55P03" | "25006" | "57014" | "25P03" | "25P04" => {
+            FaultClass::Environment
+        }
         code => match &code[..2.min(code.len())] {
             "22" => FaultClass::Record,
             // Connection, resources, operator intervention, I/O.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::decide::{Decision, NewDeadLetter, NewEvent};
+use crate::decide::{Decision, NewDeadLetter, NewEvent, is_storable};
 use crate::record::{Batch, Header, Outcome};
 
 /// Why an insert did not go through.
@@ -110,8 +110,8 @@ pub(crate) async fn dead_letters(
         .bind(stream_id)
         .bind(received_at)
         .bind(column!(|l| l.record.offset))
-        .bind(column!(|l| l.rejection.tenant_id.as_deref()))
-        .bind(column!(|l| l.rejection.run_id.as_deref()))
+        .bind(column!(|l| owner(&l.rejection.tenant_id)))
+        .bind(column!(|l| owner(&l.rejection.run_id)))
         .bind(column!(|l| l.rejection.reason.as_str()))
         .bind(column!(|l| l.rejection.detail.as_str()))
         .bind(column!(|l| l.record.key.as_deref()))
@@ -120,6 +120,11 @@ pub(crate) async fn dead_letters(
         .execute(connection)
         .await?;
     Ok(())
+}
+
+/// A dead letter must never fail itself: an id that the database cannot hold is left out.
+fn owner(id: &Option<String>) -> Option<&str> {
+    id.as_deref().filter(|id| is_storable(id))
 }
 
 /// Books the batch in the ledger and moves the stored offset.

@@ -11,8 +11,10 @@
 
 pub mod append;
 mod checked;
+mod committed;
 mod decide;
 pub mod fault;
+mod fence;
 mod insert;
 pub mod inspect;
 mod known;

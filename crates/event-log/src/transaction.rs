@@ -47,6 +47,14 @@ impl Transaction {
         Ok(())
     }
 
+    /// Rolls back and begins again on the same connection, also where a statement has failed.
+    ///
+    /// # Errors
+    /// The server's, or the connection's.
+    pub async fn restart(&mut self) -> Result<(), sqlx::Error> {
+        self.run("ROLLBACK AND CHAIN").await
+    }
+
     /// Commits. After an error it is unknown whether the commit took place.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
 -- Appends the batch's events. Refuses (by inserting nothing) a batch that would leave a hole: a
--- run's first new run_seq must be 1 or follow one that is in the log.
+-- run's new run_seqs must follow each other, and the first must be 1 or follow one in the log.
 -- Locks: waits for a concurrent insert of the same (run, seq), key or event id, then fails as unique.
 WITH input AS MATERIALIZED (
   SELECT *
@@ -14,9 +14,13 @@ WITH input AS MATERIALIZED (
   )
 ), hole AS (
   SELECT
-  FROM (SELECT run_no, min(run_seq) AS first FROM input GROUP BY run_no) new
-  WHERE first > 1
-    AND NOT EXISTS (
+  FROM (
+    SELECT run_no, min(run_seq) AS first, max(run_seq) AS last, count(*) AS events
+    FROM input
+    GROUP BY run_no
+  ) new
+  WHERE last - first + 1 <> events
+    OR first > 1 AND NOT EXISTS (
       SELECT FROM event_log.event e WHERE e.run_no = new.run_no AND e.run_seq = new.first - 1
     )
 )

@@ -1,0 +1,227 @@
+//! Who may append: claims, zombies, generations and consumer groups.
+
+use event_log::stream::{self, Claimant};
+use event_log::{AppendError, ClaimError, Outcome, StreamWriter};
+
+use crate::support::database::{Database, WAITING_FOR_A_LOCK, claimant, with_database};
+use crate::support::events::{batch, event};
+
+async fn rows(database: &Database) -> i64 {
+    database
+        .number(
+            "SELECT (SELECT count(*) FROM event_log.event) + (SELECT count(*) FROM event_log.run)",
+        )
+        .await
+}
+
+#[tokio::test]
+async fn a_zombie_is_fenced_and_writes_nothing() {
+    with_database(|database| async move {
+        let mut zombie = database.writer(0).await;
+        zombie
+            .append(&database.pool, &batch(0, [event("t", "run", "a")]))
+            .await
+            .unwrap();
+        let mut owner = database.writer(0).await;
+        let before = rows(&database).await;
+        let result = zombie
+            .append(&database.pool, &batch(1, [event("t", "new run", "b")]))
+            .await;
+        assert!(matches!(result, Err(AppendError::Fenced)), "{result:?}");
+        assert_eq!(rows(&database).await, before);
+        assert_eq!(owner.claim().next_offset, 1);
+        owner
+            .append(&database.pool, &batch(1, [event("t", "run", "b")]))
+            .await
+            .unwrap();
+        let result = zombie
+            .append(&database.pool, &batch(1, [event("t", "run", "b")]))
+            .await;
+        assert!(
+            matches!(result, Err(AppendError::Fenced)),
+            "also where its batch is behind"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_claim_waits_for_the_batch_that_is_being_committed() {
+    with_database(|database| async move {
+        let mut owner = database.writer(0).await;
+        // Holds the stream row as a batch does.
+        let mut held = database.pool.begin().await.unwrap();
+        sqlx::query("SELECT FROM event_log.stream FOR UPDATE")
+            .execute(&mut *held)
+            .await
+            .unwrap();
+        let pool = database.pool.clone();
+        let claim =
+            tokio::spawn(async move { stream::claim(&pool, &claimant("next"), "t", 0).await });
+        database.wait_until(true, WAITING_FOR_A_LOCK).await;
+        sqlx::query("UPDATE event_log.stream SET next_offset = 3, skipped = 3")
+            .execute(&mut *held)
+            .await
+            .unwrap();
+        held.commit().await.unwrap();
+        let claim = claim.await.unwrap().unwrap().unwrap();
+        assert_eq!(claim.next_offset, 3, "it starts behind that batch");
+        let result = owner
+            .append(&database.pool, &batch(3, [event("t", "run", "a")]))
+            .await;
+        assert!(matches!(result, Err(AppendError::Fenced)), "{result:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_closed_generation_takes_no_batch() {
+    with_database(|database| async move {
+        let mut writer = database.writer(0).await;
+        database
+            .run("UPDATE event_log.stream SET closed_at = now()")
+            .await
+            .unwrap();
+        let result = writer
+            .append(&database.pool, &batch(0, [event("t", "run", "a")]))
+            .await;
+        assert!(matches!(result, Err(AppendError::Fenced)), "{result:?}");
+        assert_eq!(rows(&database).await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_database_that_went_back_is_noticed() {
+    with_database(|database| async move {
+        let mut writer = database.writer(0).await;
+        for (start, step) in [(0, "a"), (1, "b")] {
+            writer
+                .append(&database.pool, &batch(start, [event("t", "run", step)]))
+                .await
+                .unwrap();
+        }
+        // What a standby without the last commit would hold.
+        database
+            .run(
+                "ALTER TABLE event_log.stream DISABLE TRIGGER USER;
+                 ALTER TABLE event_log.event DISABLE TRIGGER USER;
+                 UPDATE event_log.stream SET next_offset = 1, appended = 1;
+                 DELETE FROM event_log.event WHERE run_seq = 2",
+            )
+            .await
+            .unwrap();
+        let result = writer
+            .append(&database.pool, &batch(2, [event("t", "run", "c")]))
+            .await;
+        match result {
+            Err(AppendError::Moved { stored, start }) => assert_eq!((stored, start), (1, 2)),
+            other => panic!("{other:?}"),
+        }
+        // As the error says: claim again, go on from there.
+        let mut writer = database.writer(0).await;
+        assert_eq!(writer.claim().next_offset, 1);
+        let again = batch(1, [event("t", "run", "b"), event("t", "run", "c")]);
+        let appended = writer.append(&database.pool, &again).await.unwrap();
+        assert_eq!(
+            appended.outcomes,
+            [2, 3].map(|run_seq| Outcome::Appended { run_seq })
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn part_of_a_committed_batch_is_no_batch() {
+    with_database(|database| async move {
+        let mut writer = database.writer(0).await;
+        let events = ["a", "b", "c"].map(|step| event("t", "run", step));
+        writer
+            .append(&database.pool, &batch(0, events.clone()))
+            .await
+            .unwrap();
+        let longer = batch(0, events.into_iter().chain([event("t", "run", "d")]));
+        let result = writer.append(&database.pool, &longer).await;
+        assert!(
+            matches!(
+                result,
+                Err(AppendError::Moved {
+                    stored: 3,
+                    start: 0
+                })
+            ),
+            "{result:?}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_second_consumer_group_is_refused_by_name() {
+    with_database(|database| async move {
+        database.claim(0).await;
+        let stranger = Claimant {
+            group_id: "another group".to_owned(),
+            owner: "stranger".to_owned(),
+        };
+        let error = stream::claim(&database.pool, &stranger, "t", 0)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, ClaimError::OtherGroup { .. }), "{error:?}");
+        let text = error.to_string();
+        for part in ["t/0", "runlog-ingest", "another group", "ingest.group_id"] {
+            assert!(text.contains(part), "{text} lacks {part}");
+        }
+        assert!(
+            stream::claim(&database.pool, &stranger, "t", 1)
+                .await
+                .unwrap()
+                .is_none()
+        );
+        // The first owner's claim still holds.
+        let owners = "SELECT count(*) FROM event_log.streams WHERE owner = 'a test'";
+        assert_eq!(database.number(owners).await, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn only_the_newest_claim_can_halt_a_partition() {
+    with_database(|database| async move {
+        let old = database.claim(0).await;
+        let new = database.claim(0).await;
+        assert!(!stream::halt(&database.pool, &old, "late").await.unwrap());
+        assert!(
+            stream::halt(&database.pool, &new, "truncated")
+                .await
+                .unwrap()
+        );
+        let claim = database.claim(0).await;
+        assert_eq!(claim.halted_reason.as_deref(), Some("truncated"));
+        let mut connection = database.pool.acquire().await.unwrap();
+        assert_eq!(stream::position(&mut connection, &new).await.unwrap(), None);
+        assert_eq!(
+            stream::position(&mut connection, &claim).await.unwrap(),
+            Some(0)
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn opening_a_partition_twice_keeps_the_first_offset() {
+    with_database(|database| async move {
+        for offset in [7, 9] {
+            stream::open(&database.pool, &claimant("a test"), "t", 0, offset)
+                .await
+                .unwrap();
+        }
+        assert_eq!(
+            StreamWriter::new(database.claim(0).await)
+                .claim()
+                .next_offset,
+            7
+        );
+    })
+    .await;
+}

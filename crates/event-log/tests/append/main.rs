@@ -1,0 +1,11 @@
+//! Appending, one behaviour or interleaving per test, on a real PostgreSQL.
+#![allow(clippy::unwrap_used, clippy::panic, unreachable_pub)]
+
+mod concurrency;
+mod fence;
+mod immutability;
+mod interruption;
+mod outcomes;
+mod refused_records;
+#[path = "../support/mod.rs"]
+mod support;

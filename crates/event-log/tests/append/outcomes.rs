@@ -1,0 +1,468 @@
+//! What becomes of records that one writer appends.
+
+use event_log::record::Header;
+use event_log::{AppendError, Batch, FaultClass, Original, Outcome, Record, StreamWriter};
+use run_events::{Reason, Rejection, RunEvent};
+use sqlx::Row;
+use uuid::Uuid;
+
+use crate::support::database::{Database, with_database};
+use crate::support::events::{batch, event, event_with, record};
+
+/// Appends with a writer whose cache is warm, cold, or whose every insert fails at first.
+async fn outcomes(
+    database: &Database,
+    partition: i32,
+    batches: &[Vec<RunEvent>],
+    warm: bool,
+) -> Vec<Outcome> {
+    let mut writer = database.writer(partition).await;
+    let (mut all, mut start) = (Vec::new(), 0);
+    for events in batches {
+        if !warm {
+            writer = StreamWriter::new(writer.claim().clone());
+        }
+        let batch = batch(start, events.clone());
+        start = batch.end;
+        all.extend(
+            writer
+                .append(&database.pool, &batch)
+                .await
+                .unwrap()
+                .outcomes,
+        );
+    }
+    all
+}
+
+/// Two events of each run, a duplicate in the same batch, one of the batch before, a conflict in
+/// each way, and a reused event id.
+fn eventful(tenant: &str) -> Vec<Vec<RunEvent>> {
+    let first = event(tenant, "run 1", "a");
+    let reused = RunEvent {
+        event_id: first.event_id,
+        ..event(tenant, "run 2", "reused")
+    };
+    vec![
+        vec![
+            first.clone(),
+            event_with(tenant, "run 2", "a", r#"{"n": 1}"#),
+            event_with(tenant, "run 2", "a", r#"{"n": 1.0}"#),
+            event_with(tenant, "run 2", "a", r#"{"n": 2}"#),
+        ],
+        vec![
+            RunEvent {
+                event_id: Uuid::new_v4(),
+                engine_attempt_id: 9,
+                ..first.clone()
+            },
+            RunEvent {
+                project_id: "other".to_owned(),
+                ..first
+            },
+            reused,
+            event(tenant, "run 1", "b"),
+            event(tenant, "run 3", "a"),
+        ],
+    ]
+}
+
+/// Outcomes without what differs between two tenants' equal histories.
+fn shape(outcomes: &[Outcome]) -> Vec<String> {
+    let shape = |outcome: &Outcome| match outcome {
+        Outcome::Duplicate(original) => format!("duplicate of {}", original.run_seq),
+        Outcome::Conflict(original) => format!("conflict with {}", original.run_seq),
+        other => format!("{other:?}"),
+    };
+    outcomes.iter().map(shape).collect()
+}
+
+#[tokio::test]
+async fn the_warm_the_cold_and_the_checked_path_decide_alike() {
+    with_database(|database| async move {
+        let cold = outcomes(&database, 0, &eventful("cold"), false).await;
+        let warm = outcomes(&database, 1, &eventful("warm"), true).await;
+        // An event id that the log holds sends the whole batch down the checked path.
+        let mut batches = eventful("checked");
+        let held = event("other", "run", "held");
+        outcomes(&database, 2, &[vec![held.clone()]], true).await;
+        for events in &mut batches {
+            let event_id = held.event_id;
+            events.push(RunEvent {
+                event_id,
+                ..event("checked", "run", "x")
+            });
+        }
+        let mut checked = outcomes(&database, 3, &batches, true).await;
+        let last = checked.pop();
+        assert_eq!(last, Some(Outcome::DeadLetter(Reason::EventIdReused)));
+        assert_eq!(
+            checked.remove(4),
+            Outcome::DeadLetter(Reason::EventIdReused)
+        );
+        let expected = [
+            "Appended { run_seq: 1 }",
+            "Appended { run_seq: 1 }",
+            "duplicate of 1",
+            "conflict with 1",
+            "duplicate of 1",
+            "conflict with 1",
+            "DeadLetter(EventIdReused)",
+            "Appended { run_seq: 2 }",
+            "Appended { run_seq: 1 }",
+        ];
+        assert_eq!(shape(&cold), expected);
+        assert_eq!(shape(&warm), expected);
+        assert_eq!(shape(&checked), expected);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_duplicate_learns_the_original_wherever_it_comes_from() {
+    with_database(|database| async move {
+        let original = event("t", "run", "a");
+        let retry = |attempt| RunEvent {
+            event_id: Uuid::new_v4(),
+            engine_attempt_id: attempt,
+            ..original.clone()
+        };
+        let mut writer = database.writer(0).await;
+        let first = batch(0, [event("t", "run", "before"), original.clone(), retry(2)]);
+        let appended = writer.append(&database.pool, &first).await.unwrap();
+        let duplicate = Outcome::Duplicate(Original {
+            event_id: original.event_id,
+            run_seq: 2,
+            persisted_at: appended.persisted_at,
+        });
+        assert_eq!(appended.outcomes[2], duplicate, "in the same batch");
+        let later = writer
+            .append(&database.pool, &batch(3, [retry(3)]))
+            .await
+            .unwrap();
+        assert_eq!(later.outcomes, [duplicate], "in a later batch");
+        let mut other = database.writer(1).await;
+        let elsewhere = other
+            .append(&database.pool, &batch(0, [retry(4)]))
+            .await
+            .unwrap();
+        assert_eq!(elsewhere.outcomes, [duplicate], "through another partition");
+        assert_eq!(
+            database
+                .number("SELECT count(*) FROM event_log.event")
+                .await,
+            2
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_duplicate_of_an_event_that_was_not_loaded_is_found() {
+    with_database(|database| async move {
+        let events: Vec<_> = (0..600)
+            .map(|n| event("t", "run", &n.to_string()))
+            .collect();
+        let mut writer = database.writer(0).await;
+        writer
+            .append(&database.pool, &batch(0, events.clone()))
+            .await
+            .unwrap();
+        // A cold writer loads a run's newest events only.
+        let mut writer = StreamWriter::new(writer.claim().clone());
+        let again = batch(
+            600,
+            [
+                events[0].clone(),
+                event("t", "run", "new"),
+                events[599].clone(),
+            ],
+        );
+        let appended = writer.append(&database.pool, &again).await.unwrap();
+        assert_eq!(
+            shape(&appended.outcomes),
+            [
+                "duplicate of 1",
+                "Appended { run_seq: 601 }",
+                "duplicate of 600"
+            ]
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn equal_run_ids_of_two_tenants_are_two_runs() {
+    with_database(|database| async move {
+        let events = [
+            event("one", "run", "a"),
+            event("two", "run", "a"),
+            event("one", "run", "b"),
+        ];
+        let mut writer = database.writer(0).await;
+        let appended = writer
+            .append(&database.pool, &batch(0, events))
+            .await
+            .unwrap();
+        let seqs = [1, 1, 2].map(|run_seq| Outcome::Appended { run_seq });
+        assert_eq!(appended.outcomes, seqs);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_event_id_that_another_tenant_holds_is_refused_without_naming_it() {
+    with_database(|database| async move {
+        let secret = event("secret tenant", "secret run", "secret step");
+        let mut writer = database.writer(0).await;
+        writer
+            .append(&database.pool, &batch(0, [secret.clone()]))
+            .await
+            .unwrap();
+        let thief = RunEvent {
+            event_id: secret.event_id,
+            ..event("thief", "run", "a")
+        };
+        // The fast path meets the id in the same batch, the checked path in the log.
+        for (start, events) in [
+            (1, vec![thief.clone()]),
+            (2, vec![secret.clone(), thief.clone()]),
+        ] {
+            let appended = writer
+                .append(&database.pool, &batch(start, events))
+                .await
+                .unwrap();
+            let last = appended.outcomes.last().copied();
+            assert_eq!(last, Some(Outcome::DeadLetter(Reason::EventIdReused)));
+        }
+        let details: Vec<String> = sqlx::query_scalar("SELECT detail FROM event_log.dead_letters")
+            .fetch_all(&database.pool)
+            .await
+            .unwrap();
+        assert_eq!(details.len(), 2);
+        assert!(details.iter().all(|d| !d.contains("secret")), "{details:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_dead_letter_keeps_its_bytes_whatever_they_are() {
+    with_database(|database| async move {
+        let refused = |offset, reason| Record {
+            key: None,
+            value: None,
+            ..record(offset, Err(Rejection::new(reason, "a\0b")))
+        };
+        let tombstone = refused(0, Reason::Tombstone);
+        let strange = Record {
+            key: Some(vec![0, 0xff]),
+            value: Some(Vec::new()),
+            timestamp_ms: None,
+            headers: vec![
+                Header {
+                    name: vec![0xff, 0xfe, 0],
+                    value: None,
+                },
+                Header {
+                    name: Vec::new(),
+                    value: Some(vec![0; 3]),
+                },
+            ],
+            ..refused(1, Reason::InvalidJson)
+        };
+        let mut writer = database.writer(0).await;
+        let records = Batch {
+            start: 0,
+            end: 2,
+            skipped: 0,
+            records: vec![tombstone, strange],
+        };
+        writer.append(&database.pool, &records).await.unwrap();
+        let rows = sqlx::query("SELECT * FROM event_log.dead_letters ORDER BY source_offset")
+            .fetch_all(&database.pool)
+            .await
+            .unwrap();
+        assert_eq!(rows[0].get::<Option<Vec<u8>>, _>("key"), None);
+        assert_eq!(rows[0].get::<Option<Vec<u8>>, _>("value"), None);
+        assert_eq!(rows[0].get::<String, _>("reason"), "tombstone");
+        assert_eq!(
+            rows[0].get::<serde_json::Value, _>("headers"),
+            serde_json::json!([])
+        );
+        assert_eq!(
+            rows[1].get::<Option<Vec<u8>>, _>("key"),
+            Some(vec![0, 0xff])
+        );
+        assert_eq!(rows[1].get::<Option<Vec<u8>>, _>("value"), Some(Vec::new()));
+        let headers =
+            serde_json::json!([{"name": "//4A", "value": null}, {"name": "", "value": "AAAA"}]);
+        assert_eq!(rows[1].get::<serde_json::Value, _>("headers"), headers);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_batch_of_skipped_offsets_alone_moves_the_ledger() {
+    with_database(|database| async move {
+        let mut writer = database.writer(0).await;
+        let skipped = Batch {
+            start: 0,
+            end: 5,
+            skipped: 5,
+            records: Vec::new(),
+        };
+        writer.append(&database.pool, &skipped).await.unwrap();
+        let nothing = Batch {
+            start: 5,
+            end: 5,
+            skipped: 0,
+            records: Vec::new(),
+        };
+        writer.append(&database.pool, &nothing).await.unwrap();
+        let gap = Batch {
+            end: 8,
+            skipped: 2,
+            ..batch(5, [event("t", "run", "a")])
+        };
+        writer.append(&database.pool, &gap).await.unwrap();
+        let row = sqlx::query("SELECT * FROM event_log.stream")
+            .fetch_one(&database.pool)
+            .await
+            .unwrap();
+        assert_eq!(
+            (
+                row.get("next_offset"),
+                row.get("skipped"),
+                row.get("appended")
+            ),
+            (8i64, 7i64, 1i64)
+        );
+        assert_eq!(row.get::<i64, _>("last_record_offset"), 5);
+        assert_eq!(
+            row.get::<Vec<u8>, _>("last_record_digest"),
+            gap.records[0].digest()
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_batch_that_loses_an_offset_is_never_sent() {
+    with_database(|database| async move {
+        let mut writer = database.writer(0).await;
+        let two = || batch(0, [event("t", "run", "a"), event("t", "run", "b")]);
+        let mut backwards = two();
+        backwards.records.reverse();
+        let wrong = [
+            Batch { end: 3, ..two() },
+            Batch {
+                skipped: 1,
+                ..two()
+            },
+            Batch {
+                start: 1,
+                end: 3,
+                ..two()
+            },
+            backwards,
+        ];
+        for batch in wrong {
+            let result = writer.append(&database.pool, &batch).await;
+            assert!(
+                matches!(result, Err(AppendError::Unaccounted { .. })),
+                "{batch:?}"
+            );
+        }
+        assert_eq!(
+            database
+                .number("SELECT next_offset FROM event_log.stream")
+                .await,
+            0
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn persisted_at_never_falls_even_if_the_clock_did() {
+    with_database(|database| async move {
+        let mut writer = database.writer(0).await;
+        writer
+            .append(&database.pool, &batch(0, [event("t", "run", "a")]))
+            .await
+            .unwrap();
+        // A clock that ran an hour ahead and was set right.
+        database
+            .run("UPDATE event_log.stream SET last_persisted_at = now() + interval '1 hour'")
+            .await
+            .unwrap();
+        let ahead: chrono::DateTime<chrono::Utc> =
+            sqlx::query_scalar("SELECT last_persisted_at FROM event_log.stream")
+                .fetch_one(&database.pool)
+                .await
+                .unwrap();
+        let next = batch(1, [event("t", "run", "b")]);
+        assert_eq!(
+            writer
+                .append(&database.pool, &next)
+                .await
+                .unwrap()
+                .persisted_at,
+            ahead
+        );
+        let behind =
+            "SELECT count(*) FROM event_log.event WHERE run_seq = 2 AND persisted_at < now()";
+        assert_eq!(database.number(behind).await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_operator_s_hand_cannot_make_the_writer_skip_a_run_seq() {
+    with_database(|database| async move {
+        let mut writer = database.writer(0).await;
+        writer
+            .append(&database.pool, &batch(0, [event("t", "run", "a")]))
+            .await
+            .unwrap();
+        // The writer's memory says head 1. Take that event from under it, as a restore could.
+        database
+            .run(
+                "ALTER TABLE event_log.event DISABLE TRIGGER USER;
+                 DELETE FROM event_log.event",
+            )
+            .await
+            .unwrap();
+        let appended = writer
+            .append(&database.pool, &batch(1, [event("t", "run", "b")]))
+            .await
+            .unwrap();
+        assert_eq!(appended.outcomes, [Outcome::Appended { run_seq: 1 }]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lost_server_is_the_environment_s_fault() {
+    with_database(|database| async move {
+        let mut writer = database.writer(0).await;
+        let nowhere = database.options.clone().port(1);
+        let pool = sqlx::postgres::PgPoolOptions::new()
+            .acquire_timeout(std::time::Duration::from_secs(2))
+            .connect_lazy_with(nowhere);
+        let result = writer
+            .append(&pool, &batch(0, [event("t", "run", "a")]))
+            .await;
+        let class = match result {
+            Err(AppendError::Fault { class, .. }) => class,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(class, FaultClass::Environment);
+        // The same writer and batch, when the server is back.
+        writer
+            .append(&database.pool, &batch(0, [event("t", "run", "a")]))
+            .await
+            .unwrap();
+    })
+    .await;
+}
