@@ -345,7 +345,11 @@ mod tests {
             refuse(&listener, "28P01").await; // wrong password
         };
         let waiting = wait_reachable(&pool, &config, Duration::from_secs(60));
-        let ((), result) = tokio::join!(server, waiting);
+        // Bounded for the server's sake, which is left waiting by a client that gives up early.
+        let both = async { tokio::join!(server, waiting) };
+        let ((), result) = tokio::time::timeout(Duration::from_secs(20), both)
+            .await
+            .unwrap();
         let Err(error @ DatabaseError::Refused { .. }) = result else {
             panic!("not refused: {result:?}");
         };

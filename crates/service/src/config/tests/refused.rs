@@ -259,6 +259,10 @@ fn a_value_out_of_bounds_is_named_with_its_source_and_the_bounds() {
             "set kafka.bootstrap_servers for that",
         ),
         (
+            "kafka.properties.enable.auto.commit=true",
+            "exactly-once rests on",
+        ),
+        (
             "kafka.properties.sockte.timeout.ms=1",
             "No such configuration property",
         ),
