@@ -205,7 +205,7 @@ impl Runner {
         if !plan.take.is_empty() {
             let lease = self.shared.settings.lease;
             let taken = checkpoint::take(connection, &plan.take, &self.me.owner, lease).await?;
-            taken.into_iter().for_each(|lease| self.start(lease));
+            taken.into_iter().for_each(|lease| self.start(lease, heads));
         }
         let metrics = &self.shared.metrics;
         lag::measure(connection, metrics, &self.me.projections, heads, &standings).await
@@ -240,7 +240,7 @@ impl Runner {
         checkpoint::standings(connection, projections).await
     }
 
-    fn start(&mut self, lease: Lease) {
+    fn start(&mut self, lease: Lease, heads: &[StreamHead]) {
         let Some(projection) = self.projections.get(&lease.key.projection) else {
             return;
         };
@@ -253,11 +253,15 @@ impl Runner {
             heads: self.heads.subscribe(),
             stop: stop.clone(),
         };
-        tracing::info!(
-            projection = key.projection,
-            stream = key.stream_id,
-            "lease taken"
-        );
+        if let Some(head) = heads.iter().find(|head| head.stream_id == key.stream_id) {
+            tracing::info!(
+                projection = key.projection,
+                topic = head.topic,
+                partition = head.partition,
+                generation = head.generation,
+                "lease taken"
+            );
+        }
         self.workers.spawn(worker.run());
         self.held.insert(key, Held { claim, stop });
         self.count_leases();

@@ -44,6 +44,19 @@ async fn the_later_stream_first_fills_the_gap_from_the_log_and_the_earlier_one_c
 }
 
 #[tokio::test]
+async fn a_gap_in_a_known_run_finds_the_attempts_that_it_goes_on_with() {
+    let database = Database::new().await;
+    let mut log = Log::new(&database);
+    let (first, second) = (log.stream(0, 1, 0).await, log.stream(1, 1, 0).await);
+    log.append(first, "r", step("StepStarted", "a", 1)).await;
+    apply_stream(&database, first).await.unwrap();
+    log.append(first, "r", step("StepCompleted", "a", 1)).await;
+    log.append(second, "r", run("RunStarted")).await;
+    apply_stream(&database, second).await.unwrap();
+    assert_equals_whole_fold(&database, "a step begun before the gap").await;
+}
+
+#[tokio::test]
 async fn a_gap_of_many_pages_is_filled_and_the_first_event_names_the_project() {
     let database = Database::new().await;
     let mut log = Log::new(&database);
