@@ -19,8 +19,8 @@ down: ## Stop what `make up` started and remove its data (KEEP=1 keeps the data)
 test: ## Install what is missing, run the whole test suite
 	@dev/test
 
-lint: ## Run only the checks: format, clippy, scripts, compose file
-	@dev/test format clippy scripts compose
+lint: ## Run only the checks: format, clippy, scripts, compose file, documents
+	@dev/test format clippy scripts compose docs
 
 bench: ## Measure throughput on this machine
 	@dev/bench

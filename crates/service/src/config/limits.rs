@@ -9,7 +9,8 @@ use super::quantity::byte_size;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
-    /// Bytes of one record's value at most; a larger one becomes a dead letter (`too_large`).
+    /// Bytes of one record (key, value and headers) at most; a larger one becomes a dead letter
+    /// (`too_large`).
     /// 1 byte to 64 MiB, default 1 MiB.
     #[serde(with = "byte_size")]
     pub max_record_bytes: usize,

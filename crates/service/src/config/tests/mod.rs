@@ -2,6 +2,7 @@
 //! process's own. Refused configurations and secrets have their files beside this one.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod documented;
 mod refused;
 mod secrets;
 
