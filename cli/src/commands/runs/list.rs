@@ -18,7 +18,9 @@ use crate::scope::{Scope, ScopeArgs};
 Examples:
   runlog runs list --tenant acme-retail
   runlog runs list --all-tenants --status FAILED --limit 20
-  runlog runs list --all-tenants -o json | jq -r '.[] | select(.consistency == \"INCONSISTENT\") | .run_id'")]
+  runlog runs list --all-tenants -o json | jq -r '.[] | select(.consistency == \"INCONSISTENT\") | .run_id'
+
+STARTED is the log's clock. TOOK is the engine's: how long the run took, whenever the log learned it.")]
 pub(crate) struct Args {
     #[command(flatten)]
     scope: ScopeArgs,
@@ -109,7 +111,7 @@ fn table(runs: &[Run], scope: &Scope, output: &Output) -> String {
         "PLAN",
         "ENVIRONMENT",
         "STARTED",
-        "WALL",
+        "TOOK",
         "STEPS OK/FAILED/SKIPPED/RUNNING",
         "RETRIES",
         "SEQ",
@@ -127,7 +129,7 @@ fn table(runs: &[Run], scope: &Scope, output: &Output) -> String {
             format!("{} {}", run.plan_id, run.plan_version).into(),
             (&run.environment_id).into(),
             or_dash(run.started_at.as_ref()).into(),
-            duration_or_dash(run.wall_ms).into(),
+            duration_or_dash(run.emitted_wall_ms).into(),
             steps.into(),
             run.retries.into(),
             run.last_event_seq.into(),

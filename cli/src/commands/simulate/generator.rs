@@ -125,7 +125,8 @@ impl Ord for Later {
 impl Generator {
     /// The stream for these options. The same options give the same records.
     pub(super) fn new(options: Options) -> Self {
-        let active = options.active.max(1);
+        let wanted = usize::try_from(options.runs).unwrap_or(usize::MAX);
+        let active = options.active.min(wanted).max(1);
         // Precision is of no matter here: it is an estimate of how long it all takes.
         let seconds = MEAN_RUN_SECONDS * (options.runs as f64 / active as f64).max(1.0);
         let squeeze = (LONGEST_SECONDS / seconds).min(1.0);
