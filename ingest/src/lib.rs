@@ -25,7 +25,7 @@ use anyhow::Context as _;
 use event_log::schema;
 use event_log::stream::Claimant;
 use service::config::Config;
-use service::database::{self, DatabaseError};
+use service::database::{self, START_WAIT};
 use service::health::Health;
 use service::http;
 use service::metrics::MetricsRegistry;
@@ -39,9 +39,6 @@ const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9600);
 /// How long the Kafka client may take to leave the group, beyond the drain.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long an unreachable database is asked before that is logged and shown again.
-const WAIT_STEP: Duration = Duration::from_secs(5);
 
 /// The conditions of /readyz.
 pub(crate) mod condition {
@@ -64,8 +61,9 @@ pub(crate) struct Shared {
 /// Runs the process until `shutdown` is cancelled, then drains and returns.
 ///
 /// # Errors
-/// A configuration that cannot be used, a schema that is behind, or a fault that no retry mends.
-/// A Kafka or PostgreSQL that cannot be reached is waited for, with the reason in /readyz.
+/// A configuration that cannot be used, a schema that is behind, a Kafka or PostgreSQL that does not
+/// answer at the start, or a fault that no retry mends. Once it works, it waits for both however
+/// long they are away, with the reason in /readyz.
 pub async fn run(config: &Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let kafka = client::consumer_config(config)?;
     let pool = database::pool(&config.database, "runlog-ingest")?;
@@ -97,24 +95,12 @@ pub async fn run(config: &Config, shutdown: CancellationToken) -> anyhow::Result
     Ok(())
 }
 
-/// Waits until the database answers, and checks its schema; false = shut down before that.
+/// Waits a while for the database to answer, and checks its schema; false = shut down before that.
 async fn wait_for_schema(shared: &Shared, shutdown: &CancellationToken) -> anyhow::Result<bool> {
-    loop {
-        let reachable = database::wait_reachable(&shared.pool, &shared.config.database, WAIT_STEP);
-        let answer = tokio::select! {
-            () = shutdown.cancelled() => return Ok(false),
-            answer = reachable => answer,
-        };
-        match answer {
-            Ok(()) => break,
-            Err(error @ DatabaseError::Unreachable { .. }) => {
-                tracing::warn!("{error}; still trying");
-                shared
-                    .health
-                    .set_unready(condition::DATABASE, error.to_string());
-            }
-            Err(error) => return Err(error.into()),
-        }
+    let reachable = database::wait_reachable(&shared.pool, &shared.config.database, START_WAIT);
+    tokio::select! {
+        () = shutdown.cancelled() => return Ok(false),
+        answer = reachable => answer?,
     }
     schema::check(&shared.pool).await?;
     shared.health.set_ready(condition::DATABASE);

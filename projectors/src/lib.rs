@@ -11,7 +11,6 @@ pub mod runner;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use service::config::{Config, ConfigError, LoadedConfig, Source};
@@ -32,10 +31,6 @@ pub const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9601);
 
 const PROJECTIONS_KEY: &str = "projectors.projections";
-
-/// How long the database may take to answer when the process starts. Later on it is waited for
-/// without a bound.
-const START_WAIT: Duration = Duration::from_secs(30);
 
 /// The whole process: works until `shutdown` is cancelled.
 ///
@@ -80,7 +75,7 @@ pub async fn run(config: &Config, shutdown: CancellationToken) -> anyhow::Result
 
 /// The database answers and has this build's schema.
 async fn usable(pool: &PgPool, config: &Config) -> anyhow::Result<()> {
-    database::wait_reachable(pool, &config.database, START_WAIT).await?;
+    database::wait_reachable(pool, &config.database, database::START_WAIT).await?;
     event_log::schema::check(pool).await?;
     Ok(())
 }

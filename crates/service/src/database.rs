@@ -79,6 +79,10 @@ pub enum DatabaseError {
     },
 }
 
+/// How long a process waits for the database, or for Kafka, when it starts. Once it works, it waits
+/// for both without a bound.
+pub const START_WAIT: Duration = Duration::from_secs(30);
+
 /// A pool that connects when it is first used. To be called inside a tokio runtime.
 /// `application_name` is what `pg_stat_activity` shows.
 ///

@@ -12,6 +12,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{ClientConfig, TopicPartitionList};
+use service::database::START_WAIT;
+use service::exit::Unreachable;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +43,9 @@ pub(crate) fn run(
     let consumer: BaseConsumer<Group> = config
         .create_with_context(group)
         .context("cannot make a Kafka consumer")?;
+    if !reach_kafka(&consumer, shared, stop)? {
+        return Ok(());
+    }
     let topics: Vec<&str> = shared
         .config
         .ingest
@@ -68,6 +73,35 @@ pub(crate) fn run(
     // Closes the consumer: leaves the group, so that its other members take over at once.
     drop(consumer);
     result
+}
+
+/// Waits a while for Kafka to answer; false = shut down before that. Whether it knows the topics is
+/// another matter, which may still mend itself.
+fn reach_kafka(
+    consumer: &BaseConsumer<Group>,
+    shared: &Shared,
+    stop: &CancellationToken,
+) -> anyhow::Result<bool> {
+    let deadline = Instant::now() + START_WAIT;
+    while !stop.is_cancelled() {
+        let Err(error) = consumer.fetch_metadata(None, Duration::from_secs(2)) else {
+            return Ok(true);
+        };
+        let kafka = &shared.config.kafka;
+        let reason = format!(
+            "cannot reach Kafka at kafka.bootstrap_servers = {} (set by {}): {error}",
+            kafka.bootstrap_servers, kafka.bootstrap_servers_source
+        );
+        if Instant::now() >= deadline {
+            let advice = "check that a broker runs there and that kafka.properties fit it";
+            return Err(Unreachable::new(format!("{reason}; {advice}")).into());
+        }
+        tracing::warn!("{reason}; still trying");
+        shared.health.set_unready(condition::KAFKA, reason);
+        // An answer that fails at once must not be asked for again and again.
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    Ok(false)
 }
 
 struct Poller<'c> {
