@@ -93,8 +93,6 @@ pub struct StreamWriter {
 
 /// How often the checked path meets a unique violation before it is left to the backoff.
 const CHECKED_TRIES: u32 = 5;
-/// Events loaded per run that the cache does not know: enough for most runs to be known whole.
-const LOADED_EVENTS_PER_RUN: i64 = 256;
 
 /// Why one try of a batch ended.
 enum TryError {
@@ -226,6 +224,8 @@ impl StreamWriter {
         };
         let loaded = self.load_unknown(connection, prepared).await?;
         let mut runs = self.stage(&loaded, prepared);
+        let events = prepared.records.iter().filter_map(|r| r.event);
+        known::complete_keys(connection, events, &mut runs).await?;
         let all = 0..prepared.records.len();
         let decision = decide(prepared, all, &mut runs, &HashSet::new(), persisted_at);
         let staged = runs
@@ -286,7 +286,7 @@ impl StreamWriter {
         }
         if !existing.is_empty() {
             let runs: Vec<_> = existing.iter().map(|i| prepared.runs[*i]).collect();
-            let mut known = known::existing_runs(connection, &runs, LOADED_EVENTS_PER_RUN).await?;
+            let mut known = known::existing_runs(connection, &runs).await?;
             for i in existing {
                 let (tenant, run) = prepared.runs[i];
                 // Neither new nor there: it went away in between; the checked path looks again.

@@ -1,7 +1,7 @@
 //! The checked path: the batch decided from the database under the locks of its runs, and records
 //! that the database refuses found by bisection. Slower, and right whatever the cache believed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::ops::Range;
 
 use chrono::{DateTime, Utc};
@@ -130,46 +130,16 @@ async fn try_range<'b>(
         .iter()
         .filter_map(|r| r.event)
         .collect();
-    let known = runs_of(connection, run_nos, &events).await?;
+    let heads = known::run_heads(connection, run_nos).await?;
+    let known: Vec<KnownRun> = run_nos
+        .iter()
+        .map(|run_no| KnownRun::with_head(*run_no, heads.get(run_no).copied()))
+        .collect();
+    let mut runs: Vec<StagedRun<'_>> = known.iter().map(StagedRun::new).collect();
+    known::complete_keys(connection, events.iter().copied(), &mut runs).await?;
     let event_ids: Vec<Uuid> = events.iter().map(|e| e.event.event_id).collect();
     let used_ids: HashSet<Uuid> = known::used_event_ids(connection, &event_ids).await?;
-    let mut runs: Vec<StagedRun<'_>> = known.iter().map(StagedRun::new).collect();
     let mut decision = decide(prepared, range, &mut runs, &used_ids, persisted_at);
     insert::events(connection, stream_id, persisted_at, &mut decision.events).await?;
     Ok(decision)
-}
-
-/// What the database knows of the locked runs, and of the keys that these events use.
-async fn runs_of(
-    connection: &mut PgConnection,
-    run_nos: &[i64],
-    events: &[PreparedEvent<'_>],
-) -> Result<Vec<KnownRun>, sqlx::Error> {
-    let heads = known::run_heads(connection, run_nos).await?;
-    let mut runs: Vec<KnownRun> = run_nos
-        .iter()
-        .map(|run_no| KnownRun::empty(*run_no))
-        .collect();
-    for run in &mut runs {
-        if let Some((seq, chain)) = heads.get(&run.run_no) {
-            run.head_seq = *seq;
-            run.chain = *chain;
-        }
-    }
-    let index: HashMap<i64, usize> = run_nos
-        .iter()
-        .enumerate()
-        .map(|(i, run_no)| (*run_no, i))
-        .collect();
-    let nos: Vec<i64> = events.iter().map(|e| run_nos[e.run]).collect();
-    let keys: Vec<&[u8]> = events
-        .iter()
-        .map(|e| e.event.idempotency_key.0.as_slice())
-        .collect();
-    for (run_no, key, known) in known::known_keys(connection, &nos, &keys).await? {
-        if let Some(i) = index.get(&run_no) {
-            runs[*i].keys.insert(key, known);
-        }
-    }
-    Ok(runs)
 }

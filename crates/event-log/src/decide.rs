@@ -76,6 +76,7 @@ pub(crate) struct StagedRun<'k> {
     known: &'k KnownRun,
     pub(crate) head_seq: i64,
     pub(crate) chain: Digest,
+    /// Keys that the batch adds, or that were looked up for it.
     pub(crate) new_keys: HashMap<IdempotencyKey, KnownKey>,
 }
 
@@ -87,6 +88,11 @@ impl<'k> StagedRun<'k> {
             chain: known.chain,
             new_keys: HashMap::new(),
         }
+    }
+
+    /// The run's number, if the log may hold this key without its being known here.
+    pub(crate) fn lacks(&self, key: &IdempotencyKey) -> Option<i64> {
+        (!self.known.is_whole && self.key(key).is_none()).then_some(self.known.run_no)
     }
 
     fn key(&self, key: &IdempotencyKey) -> Option<&KnownKey> {

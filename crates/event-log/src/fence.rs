@@ -27,13 +27,13 @@ pub(crate) async fn lock(
     claim: &Claim,
     batch: &Batch,
 ) -> Result<Locked, AppendError> {
-    let row: Option<(Option<Uuid>, i64, DateTime<Utc>)> =
+    let row: Option<(Option<Uuid>, i64, DateTime<Utc>, String)> =
         sqlx::query_as(include_str!("sql/lock_stream.sql"))
             .bind(claim.stream_id)
             .fetch_optional(connection)
             .await?;
     match row {
-        Some((Some(token), stored, now)) if token == claim.token => {
+        Some((Some(token), stored, now, _)) if token == claim.token => {
             if stored == batch.start {
                 Ok(Locked::Ours { persisted_at: now })
             } else if stored == batch.end {

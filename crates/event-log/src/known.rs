@@ -1,5 +1,6 @@
-//! What the database knows of a batch's runs, keys and event ids. Read by [`crate::append`] to fill
-//! the run cache, and by [`crate::checked`] under the locks of the runs.
+//! What the database knows of a batch's runs, keys and event ids. Read by [`crate::append`] where the
+//! run cache does not know, by [`crate::checked`] under the locks of the runs, and by
+//! [`crate::committed`].
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,6 +9,7 @@ use run_events::{Digest, IdempotencyKey};
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
+use crate::decide::{PreparedEvent, StagedRun};
 use crate::record::Original;
 use crate::run_cache::{KnownKey, KnownRun};
 
@@ -36,56 +38,31 @@ impl KeyRow {
     }
 }
 
-#[derive(FromRow)]
-struct LoadedRow {
-    run_no: i64,
-    tenant_id: String,
-    run_id: String,
-    run_seq: Option<i64>,
-    event_id: Option<Uuid>,
-    idempotency_key: Option<[u8; 32]>,
-    content_digest: Option<[u8; 32]>,
-    chain_digest: Option<[u8; 32]>,
-    persisted_at: Option<DateTime<Utc>>,
-}
-
-/// The runs that exist, each with its newest events (at most `events_per_run`).
+/// The runs that exist, each with its last event.
 pub(crate) async fn existing_runs(
     connection: &mut PgConnection,
     runs: &[(&str, &str)],
-    events_per_run: i64,
 ) -> Result<HashMap<(String, String), KnownRun>, sqlx::Error> {
+    #[derive(FromRow)]
+    struct Row {
+        run_no: i64,
+        tenant_id: String,
+        run_id: String,
+        run_seq: Option<i64>,
+        chain_digest: Option<[u8; 32]>,
+    }
     let (tenants, ids): (Vec<&str>, Vec<&str>) = runs.iter().copied().unzip();
-    let rows: Vec<LoadedRow> = sqlx::query_as(include_str!("sql/load_runs.sql"))
+    let rows: Vec<Row> = sqlx::query_as(include_str!("sql/load_runs.sql"))
         .bind(tenants)
         .bind(ids)
-        .bind(events_per_run)
         .fetch_all(connection)
         .await?;
-    let mut known: HashMap<(String, String), KnownRun> = HashMap::new();
-    for row in rows {
-        let run = known
-            .entry((row.tenant_id, row.run_id))
-            .or_insert_with(|| KnownRun::empty(row.run_no));
-        let (Some(run_seq), Some(event_id), Some(persisted_at)) =
-            (row.run_seq, row.event_id, row.persisted_at)
-        else {
-            continue;
-        };
-        if run_seq > run.head_seq {
-            run.head_seq = run_seq;
-            run.chain = Digest(row.chain_digest.unwrap_or_default());
-        }
-        let key = KeyRow {
-            run_seq,
-            event_id,
-            idempotency_key: row.idempotency_key.unwrap_or_default(),
-            content_digest: row.content_digest.unwrap_or_default(),
-            persisted_at,
-        };
-        run.keys.extend([key.known()]);
-    }
-    Ok(known)
+    let known = |row: Row| {
+        let head = row.run_seq.zip(row.chain_digest.map(Digest));
+        let run = KnownRun::with_head(row.run_no, head);
+        ((row.tenant_id, row.run_id), run)
+    };
+    Ok(rows.into_iter().map(known).collect())
 }
 
 /// Locks the rows of the runs, in one order for all writers, and returns their numbers.
@@ -142,6 +119,32 @@ pub(crate) async fn known_keys(
         (row.run_no, key, known)
     };
     Ok(rows.into_iter().map(known).collect())
+}
+
+/// Looks up the keys of these events in their runs, where the runs are not known whole.
+pub(crate) async fn complete_keys(
+    connection: &mut PgConnection,
+    events: impl Iterator<Item = PreparedEvent<'_>>,
+    runs: &mut [StagedRun<'_>],
+) -> Result<(), sqlx::Error> {
+    let (mut index, mut run_nos, mut keys) = (HashMap::new(), Vec::new(), Vec::new());
+    for event in events {
+        let key = &event.event.idempotency_key;
+        if let Some(run_no) = runs[event.run].lacks(key) {
+            index.insert(run_no, event.run);
+            run_nos.push(run_no);
+            keys.push(key.0.as_slice());
+        }
+    }
+    if keys.is_empty() {
+        return Ok(());
+    }
+    for (run_no, key, known) in known_keys(connection, &run_nos, &keys).await? {
+        if let Some(run) = index.get(&run_no) {
+            runs[*run].new_keys.insert(key, known);
+        }
+    }
+    Ok(())
 }
 
 /// Which of these event ids the log holds.

@@ -1,9 +1,9 @@
 //! What a writer remembers of the runs it wrote: enough to decide without reading.
 //!
 //! One cache belongs to one claim of one partition. It holds only committed facts: it changes after
-//! a known commit, and any doubt drops it. It may be incomplete (a long run's old keys are not
-//! loaded) or out of date (another partition wrote to the run): then a unique constraint speaks, and
-//! the batch is decided again from the database.
+//! a known commit, and any doubt drops it. A run that was met in the middle is known in part: keys
+//! that are missing are looked up. It may be out of date (another partition wrote to the run): then a
+//! unique constraint speaks, and the batch is decided again from the database.
 
 use std::collections::HashMap;
 
@@ -27,6 +27,8 @@ pub(crate) struct KnownRun {
     pub(crate) head_seq: i64,
     pub(crate) chain: Digest,
     pub(crate) keys: HashMap<IdempotencyKey, KnownKey>,
+    /// Whether `keys` holds every key up to the head. Else a key that is not in it may be taken.
+    pub(crate) is_whole: bool,
 }
 
 impl KnownRun {
@@ -37,6 +39,20 @@ impl KnownRun {
             head_seq: 0,
             chain: Digest::CHAIN_START,
             keys: HashMap::new(),
+            is_whole: true,
+        }
+    }
+
+    /// A run of which the last event is known, if it has any.
+    pub(crate) fn with_head(run_no: i64, head: Option<(i64, Digest)>) -> Self {
+        match head {
+            None => Self::empty(run_no),
+            Some((head_seq, chain)) => Self {
+                head_seq,
+                chain,
+                is_whole: false,
+                ..Self::empty(run_no)
+            },
         }
     }
 }

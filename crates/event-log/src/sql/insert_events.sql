@@ -20,9 +20,10 @@ WITH input AS MATERIALIZED (
     GROUP BY run_no
   ) new
   WHERE last - first + 1 <> events
-    OR first > 1 AND NOT EXISTS (
-      SELECT FROM event_log.event e WHERE e.run_no = new.run_no AND e.run_seq = new.first - 1
-    )
+    -- Not as NOT EXISTS, which may be planned as a scan of the whole log.
+    OR first > 1 AND (
+      SELECT e.run_seq FROM event_log.event e WHERE e.run_no = new.run_no AND e.run_seq = new.first - 1
+    ) IS NULL
 )
 INSERT INTO event_log.event (
   run_no, run_seq, stream_id, source_offset, emitted_at, persisted_at, event_id, engine_attempt_id,

@@ -3,6 +3,7 @@
 
 mod concurrency;
 mod fence;
+mod growth;
 mod immutability;
 mod interruption;
 mod outcomes;
