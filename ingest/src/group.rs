@@ -118,7 +118,6 @@ impl Group {
                 tracing::info!(
                     partition = %name, generation = claim.generation, offset = claim.next_offset, "claimed"
                 );
-                self.shared.health.set_ready(condition::DATABASE);
                 let expected = claim.next_offset;
                 let offset = list.add_partition_offset(
                     &name.topic,
@@ -152,11 +151,11 @@ impl Group {
             Claimed::NeverRead => Held::Waiting(Waiting::soon()),
             Claimed::Later(reason) => {
                 tracing::warn!(partition = %name, reason, "cannot claim it now; trying again");
-                self.shared.health.set_unready(
-                    condition::DATABASE,
-                    format!("cannot claim {name}: {reason}"),
-                );
-                Held::Waiting(Waiting::soon())
+                let trouble = Some(format!("cannot claim {name}: {reason}"));
+                Held::Waiting(Waiting {
+                    trouble,
+                    ..Waiting::soon()
+                })
             }
             Claimed::Never(error) => {
                 self.set_fatal(anyhow::Error::new(error));
@@ -224,6 +223,7 @@ impl Group {
                 readings.push((name.clone(), reading));
             }
         }
+        forget_pauses(consumer, &readings);
         let stored = self.stop_all(readings);
         if !consumer.assignment_lost() {
             show_to_kafka(consumer, &stored);
@@ -287,6 +287,7 @@ impl Waiting {
             retry_at: Instant::now() + backoff.next_delay(),
             backoff,
             claiming: false,
+            trouble: None,
         }
     }
 }
@@ -305,6 +306,20 @@ pub(crate) fn show_to_kafka(consumer: &BaseConsumer<Group>, stored: &[(TopicPart
         && let Err(error) = consumer.commit(&list, CommitMode::Async)
     {
         tracing::debug!(%error, "cannot show the offsets to Kafka");
+    }
+}
+
+/// Takes back the pauses of partitions that are let go of: the client library keeps a pause beyond the
+/// assignment, and a partition that comes back would never be fetched again.
+pub(crate) fn forget_pauses(consumer: &BaseConsumer<Group>, let_go: &[(TopicPartition, Reading)]) {
+    let mut list = TopicPartitionList::new();
+    for (name, _) in let_go.iter().filter(|(_, reading)| reading.paused) {
+        list.add_partition(&name.topic, name.partition);
+    }
+    if list.count() > 0
+        && let Err(error) = consumer.resume(&list)
+    {
+        tracing::warn!(%error, "cannot resume partitions that are let go of");
     }
 }
 

@@ -49,6 +49,8 @@ pub(crate) struct Waiting {
     pub(crate) backoff: Backoff,
     /// Whether a claim is under way.
     pub(crate) claiming: bool,
+    /// Why the last claim failed, if one did.
+    pub(crate) trouble: Option<String>,
 }
 
 /// All of them, by topic and partition; looked up per record, so without an allocation.
@@ -96,6 +98,15 @@ impl Partitions {
                 Held::Reading(reading) => Some((topic, partition, reading)),
                 _ => None,
             })
+    }
+
+    /// Why one of them is not read or appended as it should be, if that is so.
+    pub(crate) fn trouble(&mut self) -> Option<String> {
+        self.iter_mut().find_map(|(_, _, held)| match held {
+            Held::Reading(reading) => reading.worker.trouble(),
+            Held::Waiting(waiting) => waiting.trouble.clone(),
+            Held::Halted(_) => None,
+        })
     }
 
     /// The names of all of them.

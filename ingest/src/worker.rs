@@ -1,23 +1,33 @@
 //! One partition's task: gathers deliveries into batches, appends them, retries what the
 //! environment broke. Started by [`crate::group`] for a claim, ended with it.
 
-use std::sync::Arc;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use event_log::{AppendError, Appended, Batch, Claim, FaultClass, Outcome, Record, StreamWriter};
+use futures_util::FutureExt as _;
 use service::backoff::Backoff;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::Shared;
 use crate::gather::{Delivery, Gather};
 use crate::judge::{Noticed, Rules};
 use crate::partitions::TopicPartition;
 use crate::raw_record::RawRecord;
-use crate::{Shared, condition};
+
+/// An append that takes longer than this is shown in /readyz.
+const SLOW: Duration = Duration::from_secs(10);
+/// An append may take as long as this many statements that each run up to their own timeout. The
+/// server's limits do not end it where the server is gone and the network does not say so.
+const STATEMENTS: u32 = 4;
+const PANICKED: &str = "its records were not appended because of a bug in runlog-ingest, which its log shows: please report it";
 
 /// A handle on a partition's task.
 pub(crate) struct Worker {
@@ -37,6 +47,14 @@ struct Progress {
     buffered: AtomicUsize,
     /// The stored offset.
     stored: AtomicI64,
+    /// Why the batch under way is not appended yet, if that is not as it should be.
+    trouble: Mutex<Option<String>>,
+}
+
+impl Progress {
+    fn set_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
 }
 
 /// Why a worker ended by itself.
@@ -86,7 +104,10 @@ impl Worker {
             shared,
         };
         let task = runtime.spawn(async move {
-            if let Some(ended) = task.run().await {
+            // A panic is a bug that the same records may meet again: it stops their partition only.
+            let panicked = |_| Some(Ended::Halt("panic", PANICKED.to_owned()));
+            let run = AssertUnwindSafe(task.run()).catch_unwind();
+            if let Some(ended) = run.await.unwrap_or_else(panicked) {
                 // The poll thread is gone only at shutdown, when nobody needs to know.
                 let _ = notices.send(Notice {
                     partition,
@@ -124,6 +145,15 @@ impl Worker {
     /// The stored offset.
     pub(crate) fn stored(&self) -> i64 {
         self.progress.stored.load(Ordering::Relaxed)
+    }
+
+    /// Why the batch under way is not appended yet, if that is not as it should be.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        let trouble = &self.progress.trouble;
+        trouble
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The claim that it works under.
@@ -220,7 +250,7 @@ impl Task {
             match result {
                 Ok(appended) => {
                     if failed {
-                        self.shared.health.set_ready(condition::DATABASE);
+                        self.progress.set_trouble(None);
                         tracing::info!(partition = %self.name(), "appending again");
                     }
                     return Ok(Some(appended));
@@ -240,7 +270,31 @@ impl Task {
         // The semaphore is never closed.
         let _permit = self.shared.writers.acquire().await;
         let _timer = self.shared.metrics.commit_seconds.start_timer();
-        self.writer.append(&self.shared.pool, batch).await
+        let longest = STATEMENTS * self.shared.config.database.statement_timeout;
+        let (name, start, end) = (self.name(), batch.start, batch.end);
+        let result = {
+            let append = self.writer.append(&self.shared.pool, batch);
+            tokio::pin!(append);
+            match timeout(SLOW, &mut append).await {
+                Ok(result) => return result,
+                Err(_) => {
+                    let slow = SLOW.as_secs();
+                    let trouble = format!(
+                        "appending {name} {start}..{end} takes longer than {slow} s: does PostgreSQL hang?"
+                    );
+                    tracing::warn!("{trouble}");
+                    self.progress.set_trouble(Some(trouble));
+                    timeout(longest, append).await
+                }
+            }
+        };
+        self.progress.set_trouble(None);
+        result.unwrap_or_else(|_| {
+            // Whether it was committed is unknown, and so is what it did to its runs.
+            self.writer = StreamWriter::new(self.writer.claim().clone());
+            let waited = "the database did not answer in time".to_owned();
+            Err(sqlx::Error::Protocol(waited).into())
+        })
     }
 
     /// What an error means: `Ok` = try again, for ever.
@@ -261,7 +315,7 @@ impl Task {
             } => {
                 let reason = format!("cannot append {} {start}..{end}: {source}", self.name());
                 tracing::warn!("{reason}; trying again");
-                self.shared.health.set_unready(condition::DATABASE, reason);
+                self.progress.set_trouble(Some(reason));
                 Ok(())
             }
             AppendError::Fault {

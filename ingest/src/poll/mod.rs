@@ -165,6 +165,7 @@ impl Poller<'_> {
         reading.worker.deliver(Delivery::Record { skipped, record });
         if !reading.paused && reading.worker.buffered() > self.shared.config.ingest.buffer_bytes {
             reading.paused = true;
+            tracing::debug!(topic, partition, offset, "paused: the worker has enough");
             let list = list_of(topic, partition);
             if let Err(error) = self.consumer.pause(&list) {
                 tracing::warn!(%error, topic, partition, "cannot pause the partition");

@@ -11,7 +11,7 @@ use rdkafka::consumer::Consumer;
 use super::Poller;
 use crate::claims::{self, Claimed};
 use crate::condition;
-use crate::group::show_to_kafka;
+use crate::group::{forget_pauses, show_to_kafka};
 use crate::partitions::{Held, TopicPartition, Waiting};
 use crate::worker::{Ended, Notice};
 
@@ -33,10 +33,10 @@ impl Poller<'_> {
         }
         self.resume();
         self.claim_again(now);
+        self.note_health();
         if now >= self.next_show {
             self.next_show = now + SHOW_TO_KAFKA;
             self.show_to_kafka();
-            self.note_halts();
         }
         if now >= self.next_ask && !self.is_kafka_ready() {
             self.ask_kafka();
@@ -61,8 +61,10 @@ impl Poller<'_> {
             // It was let go of in the meantime.
             _ => return,
         };
-        if let Some(Held::Reading(reading)) = self.group().partitions().remove(&name) {
+        let removed = self.group().partitions().remove(&name);
+        if let Some(Held::Reading(reading)) = removed {
             reading.worker.stop();
+            forget_pauses(self.consumer, &[(name.clone(), reading)]);
         }
         if let Err(error) = self.group().unassign(self.consumer, &name) {
             tracing::error!(%error, partition = %name, "the Kafka client refuses to let the partition go");
@@ -103,6 +105,7 @@ impl Poller<'_> {
         for (topic, partition, reading) in self.group().partitions().readings() {
             if reading.paused && reading.worker.buffered() <= bound {
                 reading.paused = false;
+                tracing::debug!(topic, partition, next = reading.expected, "resumed");
                 list.add_partition(topic, partition);
             }
         }
@@ -181,16 +184,13 @@ impl Poller<'_> {
 
     fn claim_later(&self, name: &TopicPartition, reason: &str) {
         tracing::warn!(partition = %name, reason, "cannot claim it now; trying again");
-        self.shared.health.set_unready(
-            condition::DATABASE,
-            format!("cannot claim {name}: {reason}"),
-        );
         if let Some(Held::Waiting(waiting)) = self
             .group()
             .partitions()
             .get_mut(&name.topic, name.partition)
         {
             waiting.claiming = false;
+            waiting.trouble = Some(format!("cannot claim {name}: {reason}"));
             waiting.retry_at = Instant::now() + waiting.backoff.next_delay();
         }
     }
@@ -213,14 +213,21 @@ impl Poller<'_> {
         show_to_kafka(self.consumer, &stored);
     }
 
-    fn note_halts(&self) {
-        let any = self
-            .group()
-            .partitions()
+    /// Says whether the partitions that are held here do well. Those that were let go of count no
+    /// more, whatever state they were in.
+    fn note_health(&self) {
+        let health = &self.shared.health;
+        let mut partitions = self.group().partitions();
+        match partitions.trouble() {
+            Some(reason) => health.set_unready(condition::DATABASE, reason),
+            None => health.set_ready(condition::DATABASE),
+        }
+        // What halted is said where it halts.
+        if !partitions
             .iter_mut()
-            .any(|(_, _, held)| matches!(held, Held::Halted(_)));
-        if !any {
-            self.shared.health.set_ready(condition::STREAMS);
+            .any(|(_, _, held)| matches!(held, Held::Halted(_)))
+        {
+            health.set_ready(condition::STREAMS);
         }
     }
 
