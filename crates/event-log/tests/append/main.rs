@@ -1,6 +1,7 @@
 //! Appending, one behaviour or interleaving per test, on a real PostgreSQL.
 #![allow(clippy::unwrap_used, clippy::panic, unreachable_pub)]
 
+mod bookkeeping;
 mod concurrency;
 mod fence;
 mod growth;

@@ -7,17 +7,19 @@
 #![allow(clippy::unwrap_used, clippy::panic, unreachable_pub)]
 
 mod comparison;
+mod ground;
 mod reference;
 mod steps;
 #[path = "../support/mod.rs"]
 mod support;
 mod world;
 
+use ground::Ground;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 use support::database::with_database;
 use world::World;
 
-const DEFAULT_CASES: u32 = 150;
+const DEFAULT_CASES: u32 = 100;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_is_what_the_contract_says_whatever_happens() {
@@ -31,7 +33,7 @@ async fn the_log_is_what_the_contract_says_whatever_happens() {
         hex::encode(seed)
     );
     with_database(move |database| async move {
-        let ground = world::Ground::new(database).await;
+        let ground = Ground::new(database).await;
         let runtime = tokio::runtime::Handle::current();
         let config = Config {
             cases,

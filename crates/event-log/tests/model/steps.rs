@@ -212,8 +212,8 @@ fn fault() -> impl Strategy<Value = Option<Fault>> {
     ];
     prop_oneof![
         5 => Just(None),
-        1 => (0..24usize).prop_map(|polls| Some(Fault::Dropped(polls))),
-        1 => (0..24usize).prop_map(|polls| Some(Fault::Killed(polls))),
+        1 => (0..14usize).prop_map(|polls| Some(Fault::Dropped(polls))),
+        1 => (0..14usize).prop_map(|polls| Some(Fault::Killed(polls))),
         2 => cut.prop_map(|cut| Some(Fault::Network(cut))),
     ]
 }

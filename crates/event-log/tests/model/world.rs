@@ -1,9 +1,7 @@
 //! Plays steps on the log and on the reference, and compares what they answer.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::pin::pin;
-use std::sync::Mutex;
 
 use chrono::{DateTime, Utc};
 use event_log::stream::{self, Claimant};
@@ -11,60 +9,14 @@ use event_log::{AppendError, Appended, Batch, Claim, FaultClass, Outcome, Record
 use sqlx::PgPool;
 
 use crate::comparison;
+use crate::ground::Ground;
 use crate::reference::{Ledger, Reference, StreamName};
 use crate::steps::{Fault, Maker, PARTITIONS, Slot, Step, Then};
-use crate::support::database::{Database, claimant, pool};
+use crate::support::database::claimant;
 use crate::support::interrupt::interrupt;
-use crate::support::proxy::Proxy;
 
 /// Every partition starts here.
 const BASE: i64 = 1_000;
-/// What the writers' sessions are called, so that their backends can be found.
-const WRITERS: &str = "writer";
-
-/// What all cases share.
-pub struct Ground {
-    pub database: Database,
-    proxy: Proxy,
-    /// The writers' pool, through the proxy.
-    writers: PgPool,
-    /// How often each thing happened: a model that meets no conflict tests none.
-    seen: Mutex<BTreeMap<&'static str, u32>>,
-}
-
-impl Ground {
-    pub async fn new(database: Database) -> Self {
-        let proxy = Proxy::start(&database.options).await;
-        let options = proxy.options(&database.options).application_name(WRITERS);
-        let writers = pool(&options, 4).await;
-        Self {
-            database,
-            proxy,
-            writers,
-            seen: Mutex::default(),
-        }
-    }
-
-    fn saw(&self, what: &'static str) {
-        *self.seen.lock().unwrap().entry(what).or_default() += 1;
-    }
-
-    pub fn seen(&self) -> String {
-        format!("{:?}", self.seen.lock().unwrap())
-    }
-
-    async fn kill_writers(&self) {
-        sqlx::query(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-             WHERE datname = current_database() AND application_name = $1",
-        )
-        .bind(WRITERS)
-        .execute(&self.database.pool)
-        .await
-        .unwrap();
-    }
-}
-
 struct Partition {
     /// What Kafka holds, from [`BASE`] on.
     slots: Vec<Option<Record>>,

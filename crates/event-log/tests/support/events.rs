@@ -1,6 +1,6 @@
 //! Events, records and batches to append.
 
-use event_log::{Batch, Record};
+use event_log::{Batch, Outcome, Record};
 use run_events::{EventType, IdempotencyKey, Micros, Rejection, RunEvent};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -57,4 +57,14 @@ pub fn batch(start: i64, events: impl IntoIterator<Item = RunEvent>) -> Batch {
         skipped: 0,
         records,
     }
+}
+
+/// Outcomes without what differs between two equal histories: ids and times.
+pub fn shape(outcomes: &[Outcome]) -> Vec<String> {
+    let shape = |outcome: &Outcome| match outcome {
+        Outcome::Duplicate(original) => format!("duplicate of {}", original.run_seq),
+        Outcome::Conflict(original) => format!("conflict with {}", original.run_seq),
+        other => format!("{other:?}"),
+    };
+    outcomes.iter().map(shape).collect()
 }
