@@ -23,6 +23,8 @@ pub(crate) struct Group {
     pub(crate) notices: Sender<Notice>,
     /// Locked only between two calls of `poll` and inside callbacks, all on one thread.
     partitions: Mutex<Partitions>,
+    /// What the client library said last about an error that `poll` returns without its words.
+    last_words: Mutex<String>,
     /// What has to end the process, found inside a callback.
     fatal: Mutex<Option<anyhow::Error>>,
 }
@@ -34,6 +36,7 @@ impl Group {
             runtime,
             notices,
             partitions: Mutex::default(),
+            last_words: Mutex::default(),
             fatal: Mutex::default(),
         }
     }
@@ -42,6 +45,15 @@ impl Group {
         self.partitions
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The words of the error that `poll` has just returned.
+    pub(crate) fn last_words(&self) -> String {
+        let last_words = &self.last_words;
+        last_words
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// What has to end the process, if anything.
@@ -380,6 +392,8 @@ impl ClientContext for Group {
             return;
         }
         tracing::warn!(%error, reason, "the Kafka client reports an error");
+        let last_words = &self.last_words;
+        reason.clone_into(&mut last_words.lock().unwrap_or_else(PoisonError::into_inner));
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
             let servers = &self.shared.config.kafka.bootstrap_servers;
             let reason = format!(

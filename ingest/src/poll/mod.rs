@@ -1,6 +1,7 @@
 //! The poll thread: owns the Kafka consumer, hands records to the workers, keeps the partitions in
 //! order. Nothing here waits for the database, apart from the group's callbacks, which are bounded.
 
+mod lost;
 mod upkeep;
 
 use std::sync::Arc;
@@ -17,12 +18,12 @@ use service::exit::Unreachable;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use crate::claims::{BROKER_TIMEOUT, Claimed};
+use crate::claims::Claimed;
 use crate::gather::Delivery;
 use crate::group::{Group, show_to_kafka};
 use crate::partitions::{Held, TopicPartition};
 use crate::raw_record::RawRecord;
-use crate::worker::{Ended, Notice};
+use crate::worker::Notice;
 use crate::{Shared, condition};
 
 /// How long one poll waits for a record; a record that is there returns at once.
@@ -177,7 +178,6 @@ impl Poller<'_> {
     /// looked at. A position above the last record's means control records at the end: they are
     /// skipped now, since retention could pass them before the next record comes.
     fn deliver_tail(&self, partition: i32) {
-        self.shared.health.set_ready(condition::KAFKA);
         let positions = match self.consumer.position() {
             Ok(positions) => positions,
             Err(error) => {
@@ -207,7 +207,8 @@ impl Poller<'_> {
 
     fn consumption_error(&mut self, error: KafkaError) -> anyhow::Result<()> {
         use RDKafkaErrorCode::{
-            AutoOffsetReset, GroupAuthorizationFailed, OffsetOutOfRange, TopicAuthorizationFailed,
+            AutoOffsetReset, BadCompression, BadMessage, GroupAuthorizationFailed,
+            MessageSizeTooLarge, NotImplemented, OffsetOutOfRange, TopicAuthorizationFailed,
             UnknownTopic, UnknownTopicOrPartition,
         };
         match error {
@@ -217,6 +218,9 @@ impl Poller<'_> {
             KafkaError::MessageConsumption(AutoOffsetReset | OffsetOutOfRange) => {
                 self.find_out_of_range()
             }
+            KafkaError::MessageConsumption(
+                BadMessage | BadCompression | NotImplemented | MessageSizeTooLarge,
+            ) => self.find_unreadable(),
             KafkaError::MessageConsumption(UnknownTopicOrPartition | UnknownTopic) => {
                 let topics: Vec<_> = self
                     .shared
@@ -237,7 +241,8 @@ impl Poller<'_> {
                     "Kafka refuses access ({error}): allow READ of ingest.topics and of the group {group:?}"
                 ));
             }
-            error => tracing::warn!(%error, "the Kafka client reports an error"),
+            // The callback has logged it.
+            _ => {}
         }
         Ok(())
     }
@@ -245,61 +250,6 @@ impl Poller<'_> {
     fn not_ready(&self, reason: String) {
         tracing::warn!("{reason}");
         self.shared.health.set_unready(condition::KAFKA, reason);
-    }
-
-    /// Some partition's position is outside its log; the error does not say which.
-    fn find_out_of_range(&mut self) {
-        let mut places = Vec::new();
-        for (topic, partition, reading) in self.group().partitions().readings() {
-            places.push((
-                TopicPartition {
-                    topic: topic.to_owned(),
-                    partition,
-                },
-                reading.worker.id,
-                reading.expected,
-            ));
-        }
-        let mut found = false;
-        for (partition, worker, expected) in &places {
-            let (topic, number) = (&partition.topic, partition.partition);
-            let (label, reason) = match self.consumer.fetch_watermarks(
-                topic,
-                number,
-                BROKER_TIMEOUT,
-            ) {
-                Ok((low, _)) if *expected < low => (
-                    "expired",
-                    format!(
-                        "the next offset is {expected}, and Kafka's log begins at {low}: records may be lost"
-                    ),
-                ),
-                Ok((_, high)) if *expected > high => (
-                    "beyond_end",
-                    format!(
-                        "the next offset is {expected}, and Kafka's log ends at {high}: was the topic recreated?"
-                    ),
-                ),
-                _ => continue,
-            };
-            found = true;
-            self.ended(Notice {
-                partition: partition.clone(),
-                worker: *worker,
-                ended: Ended::Halt(label, reason),
-            });
-        }
-        if !found {
-            // A client library that met the error has stopped fetching that partition: start anew.
-            for (partition, worker, _) in places {
-                let ended = Ended::Reclaim("Kafka reported an offset out of range".to_owned());
-                self.ended(Notice {
-                    partition,
-                    worker,
-                    ended,
-                });
-            }
-        }
     }
 
     /// Ends all workers after their batches under way and shows Kafka where they stopped.

@@ -18,7 +18,7 @@ use crate::worker::{Ended, Notice};
 /// How often stored offsets are written to Kafka for the lag tools.
 const SHOW_TO_KAFKA: Duration = Duration::from_secs(1);
 /// How often an unreachable Kafka is asked again.
-const ASK_KAFKA: Duration = Duration::from_secs(5);
+const ASK_KAFKA: Duration = Duration::from_secs(2);
 
 impl Poller<'_> {
     pub(super) fn housekeeping(&mut self, now: Instant) -> anyhow::Result<()> {
