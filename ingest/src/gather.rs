@@ -19,11 +19,23 @@ pub(crate) enum Delivery {
         /// How many.
         skipped: i64,
     },
+    /// Nothing can be read behind the last delivery: to be appended up to here, then halted.
+    Halt(Halt),
+}
+
+/// Why a partition has to wait for an operator.
+#[derive(Debug)]
+pub(crate) struct Halt {
+    /// In one word, for the metrics.
+    pub(crate) label: &'static str,
+    /// For people.
+    pub(crate) reason: String,
 }
 
 /// A batch in the making.
 #[derive(Debug)]
 pub(crate) struct Gather {
+    halt: Option<Halt>,
     batch: Batch,
     bytes: usize,
     memory: usize,
@@ -41,6 +53,7 @@ impl Gather {
             records: Vec::new(),
         };
         Self {
+            halt: None,
             batch,
             bytes: 0,
             memory: 0,
@@ -51,12 +64,17 @@ impl Gather {
 
     /// Adds a delivery; `judged` makes a record of its bytes.
     pub(crate) fn push(&mut self, delivery: Delivery, judged: impl FnOnce(RawRecord) -> Record) {
-        let skipped = match &delivery {
-            Delivery::Record { skipped, .. } | Delivery::Tail { skipped } => *skipped,
+        let (skipped, record) = match delivery {
+            Delivery::Record { skipped, record } => (skipped, Some(record)),
+            Delivery::Tail { skipped } => (skipped, None),
+            Delivery::Halt(halt) => {
+                self.halt = Some(halt);
+                return;
+            }
         };
         self.batch.skipped += skipped;
         self.batch.end += skipped;
-        if let Delivery::Record { record, .. } = delivery {
+        if let Some(record) = record {
             self.bytes += record.bytes();
             self.memory += record.memory();
             self.batch.end += 1;
@@ -64,14 +82,16 @@ impl Gather {
         }
     }
 
-    /// Whether the batch has reached one of its bounds.
+    /// Whether the batch has reached one of its bounds, or nothing can follow.
     pub(crate) fn is_full(&self) -> bool {
-        self.batch.records.len() >= self.max_events || self.bytes >= self.max_bytes
+        self.halt.is_some()
+            || self.batch.records.len() >= self.max_events
+            || self.bytes >= self.max_bytes
     }
 
-    /// The batch, and what its records cost in memory.
-    pub(crate) fn finish(self) -> (Batch, usize) {
-        (self.batch, self.memory)
+    /// The batch, what its records cost in memory, and whether to halt behind it.
+    pub(crate) fn finish(self) -> (Batch, usize, Option<Halt>) {
+        (self.batch, self.memory, self.halt)
     }
 }
 
@@ -108,7 +128,7 @@ mod tests {
         gather.push(delivery(10, 0, 1), judged);
         gather.push(delivery(13, 2, 1), judged);
         gather.push(Delivery::Tail { skipped: 1 }, judged);
-        let (batch, _) = gather.finish();
+        let (batch, ..) = gather.finish();
         assert_eq!(
             (batch.start, batch.end, batch.skipped, batch.records.len()),
             (10, 15, 3, 2)
@@ -119,8 +139,20 @@ mod tests {
     fn a_tail_alone_is_a_batch() {
         let mut gather = Gather::new(10, 100, 1000);
         gather.push(Delivery::Tail { skipped: 2 }, judged);
-        let (batch, _) = gather.finish();
+        let (batch, ..) = gather.finish();
         assert_eq!((batch.end, batch.skipped), (12, 2));
+    }
+
+    #[test]
+    fn a_halt_cuts_the_batch_and_keeps_what_came_before() {
+        let mut gather = Gather::new(10, 100, 1000);
+        gather.push(delivery(10, 0, 1), judged);
+        let (label, reason) = ("expired", String::new());
+        gather.push(Delivery::Halt(Halt { label, reason }), judged);
+        assert!(gather.is_full());
+        let (batch, _, halt) = gather.finish();
+        assert_eq!((batch.end, batch.records.len()), (11, 1));
+        assert!(halt.is_some());
     }
 
     #[test]

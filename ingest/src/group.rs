@@ -152,6 +152,7 @@ impl Group {
                     worker,
                     expected,
                     paused: false,
+                    halting: false,
                     shown_to_kafka: -1,
                 })
             }

@@ -39,6 +39,8 @@ pub(crate) struct Reading {
     pub(crate) expected: i64,
     /// Whether the fetching is paused because the worker has enough.
     pub(crate) paused: bool,
+    /// Whether nothing can be read behind `expected`: it halts when the worker has come that far.
+    pub(crate) halting: bool,
     /// The offset last committed to Kafka for the lag tools.
     pub(crate) shown_to_kafka: i64,
 }

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::Shared;
-use crate::gather::{Delivery, Gather};
+use crate::gather::{Delivery, Gather, Halt};
 use crate::judge::{Noticed, Rules};
 use crate::partitions::TopicPartition;
 use crate::raw_record::RawRecord;
@@ -131,7 +131,7 @@ impl Worker {
     pub(crate) fn deliver(&self, delivery: Delivery) {
         let memory = match &delivery {
             Delivery::Record { record, .. } => record.memory(),
-            Delivery::Tail { .. } => 0,
+            Delivery::Tail { .. } | Delivery::Halt(_) => 0,
         };
         self.progress.buffered.fetch_add(memory, Ordering::Relaxed);
         let _ = self.deliveries.send(delivery);
@@ -204,11 +204,16 @@ impl Task {
                 first = self.received.recv() => first?,
             };
             let started = Instant::now();
-            let (batch, memory) = self.gather(first).await;
-            match self.append(&batch).await {
-                Ok(Some(appended)) => self.count(&batch, &appended, started),
-                Ok(None) => return None,
-                Err(ended) => return Some(ended),
+            let (batch, memory, halt) = self.gather(first).await;
+            if batch.end > batch.start {
+                match self.append(&batch).await {
+                    Ok(Some(appended)) => self.count(&batch, &appended, started),
+                    Ok(None) => return None,
+                    Err(ended) => return Some(ended),
+                }
+            }
+            if let Some(Halt { label, reason }) = halt {
+                return Some(Ended::Halt(label, reason));
             }
             self.next = batch.end;
             self.progress.stored.store(batch.end, Ordering::Relaxed);
@@ -217,7 +222,7 @@ impl Task {
     }
 
     /// Gathers what is there, and waits `batch.linger` at most for more.
-    async fn gather(&mut self, first: Delivery) -> (Batch, usize) {
+    async fn gather(&mut self, first: Delivery) -> (Batch, usize, Option<Halt>) {
         let bounds = &self.shared.config.ingest.batch;
         let linger = tokio::time::sleep(bounds.linger);
         tokio::pin!(linger);

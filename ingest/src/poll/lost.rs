@@ -2,9 +2,11 @@
 //! not name it, and what becomes of it. Called by the poll thread for such errors.
 
 use rdkafka::consumer::Consumer;
+use rdkafka::error::KafkaResult;
 
-use super::Poller;
+use super::{Poller, list_of};
 use crate::claims::BROKER_TIMEOUT;
+use crate::gather::{Delivery, Halt};
 use crate::partitions::TopicPartition;
 use crate::worker::{Ended, Notice};
 
@@ -27,18 +29,40 @@ impl Poller<'_> {
                 worker: reading.worker.id,
                 expected: reading.expected,
             };
-        partitions.readings().map(place).collect()
+        let readings = partitions.readings();
+        readings
+            .filter(|(_, _, reading)| !reading.halting)
+            .map(place)
+            .collect()
     }
 
-    fn end(&mut self, place: Place, ended: Ended) {
+    /// Has the partition claimed again.
+    fn reclaim(&mut self, place: Place, reason: String) {
         let Place {
             partition, worker, ..
         } = place;
         self.ended(Notice {
             partition,
             worker,
-            ended,
+            ended: Ended::Reclaim(reason),
         });
+    }
+
+    /// Halts the partition as soon as its worker has appended what it holds, which Kafka may not have
+    /// any more.
+    fn halt(&self, place: &Place, halt: Halt) {
+        let TopicPartition { topic, partition } = &place.partition;
+        let mut partitions = self.group().partitions();
+        let Some(reading) = partitions.reading(topic, *partition) else {
+            return;
+        };
+        tracing::warn!(partition = %place.partition, reason = halt.reason, "nothing more can be read");
+        reading.halting = true;
+        reading.paused = true;
+        reading.worker.deliver(Delivery::Halt(halt));
+        if let Err(error) = self.consumer.pause(&list_of(topic, *partition)) {
+            tracing::warn!(%error, topic, partition, "cannot pause the partition");
+        }
     }
 
     /// Some partition's position is outside its log; the error does not say which.
@@ -48,9 +72,9 @@ impl Poller<'_> {
         let mut answers = true;
         for place in self.places() {
             match answers.then(|| self.out_of_range(&place)) {
-                Some(Ok(Some(ended))) => {
+                Some(Ok(Some(halt))) => {
                     found = true;
-                    self.end(place, ended);
+                    self.halt(&place, halt);
                     continue;
                 }
                 Some(Ok(None)) => {}
@@ -63,35 +87,31 @@ impl Poller<'_> {
         if !found {
             // A client library that met the error has stopped fetching that partition: start anew.
             for place in others {
-                let ended = Ended::Reclaim("Kafka reported an offset out of range".to_owned());
-                self.end(place, ended);
+                self.reclaim(place, "Kafka reported an offset out of range".to_owned());
             }
         }
     }
 
-    fn out_of_range(&self, place: &Place) -> rdkafka::error::KafkaResult<Option<Ended>> {
+    fn out_of_range(&self, place: &Place) -> KafkaResult<Option<Halt>> {
         let TopicPartition { topic, partition } = &place.partition;
         let expected = place.expected;
         let (low, high) = self
             .consumer
             .fetch_watermarks(topic, *partition, BROKER_TIMEOUT)?;
-        Ok(if expected < low {
-            Some(Ended::Halt(
-                "expired",
-                format!(
-                    "the next offset is {expected}, and Kafka's log begins at {low}: records may be lost"
-                ),
-            ))
+        let (label, reason) = if expected < low {
+            let reason = format!(
+                "the next offset is {expected}, and Kafka's log begins at {low}: records may be lost"
+            );
+            ("expired", reason)
         } else if expected > high {
-            Some(Ended::Halt(
-                "beyond_end",
-                format!(
-                    "the next offset is {expected}, and Kafka's log ends at {high}: was the topic recreated?"
-                ),
-            ))
+            let reason = format!(
+                "the next offset is {expected}, and Kafka's log ends at {high}: was the topic recreated?"
+            );
+            ("beyond_end", reason)
         } else {
-            None
-        })
+            return Ok(None);
+        };
+        Ok(Some(Halt { label, reason }))
     }
 
     /// The client library cannot read the next records of some partition (a checksum that is wrong,
@@ -116,13 +136,13 @@ impl Poller<'_> {
         {
             let expected = place.expected;
             let reason = format!("the records from offset {expected} on cannot be read: {words}");
-            return self.end(place, Ended::Halt("unreadable", reason));
+            let label = "unreadable";
+            return self.halt(&place, Halt { label, reason });
         }
         // Not to be told: nothing that follows is to be trusted, so all that may be meant start anew.
         let suspects = if there.is_empty() { elsewhere } else { there };
         for place in suspects {
-            let ended = Ended::Reclaim(format!("Kafka's records cannot be read: {words}"));
-            self.end(place, ended);
+            self.reclaim(place, format!("Kafka's records cannot be read: {words}"));
         }
     }
 }

@@ -151,12 +151,12 @@ impl Poller<'_> {
             );
             return;
         };
-        if offset < reading.expected {
+        if offset < reading.expected || reading.halting {
             tracing::debug!(
                 topic,
                 partition,
                 offset,
-                "a record that was delivered before"
+                "a record that was delivered before, or that follows what cannot be read"
             );
             return;
         }
@@ -198,7 +198,7 @@ impl Poller<'_> {
                 continue;
             };
             let skipped = position - reading.expected;
-            if skipped > 0 {
+            if skipped > 0 && !reading.halting {
                 reading.expected = position;
                 reading.worker.deliver(Delivery::Tail { skipped });
             }

@@ -103,7 +103,7 @@ impl Poller<'_> {
         let bound = self.shared.config.ingest.buffer_bytes / 2;
         let mut list = TopicPartitionList::new();
         for (topic, partition, reading) in self.group().partitions().readings() {
-            if reading.paused && reading.worker.buffered() <= bound {
+            if reading.paused && !reading.halting && reading.worker.buffered() <= bound {
                 reading.paused = false;
                 tracing::debug!(topic, partition, next = reading.expected, "resumed");
                 list.add_partition(topic, partition);
