@@ -20,7 +20,10 @@ docker_obstacle() {
     mapfile -t images < <("${COMPOSE[@]}" config --images "${SERVICES[@]}")
     docker image inspect "${images[@]}" >/dev/null 2>&1 && return
     step "fetching the images ${images[*]}"
-    "${COMPOSE[@]}" pull "${SERVICES[@]}" >&2 || echo "the images cannot be fetched"
+    "${COMPOSE[@]}" pull "${SERVICES[@]}" >&2 || {
+      say "without these images there are no containers"
+      echo "the images cannot be fetched"
+    }
   fi
 }
 
