@@ -28,6 +28,9 @@ const OVERHEAD: usize = 64 * 1024;
 
 /// The value's format, as the `content-type` header says it.
 pub(crate) const JSON: &str = "application/json";
+const CONTENT_TYPE: &str = "content-type";
+/// What the headers add to a record's size, in bytes.
+pub(crate) const HEADER_BYTES: usize = CONTENT_TYPE.len() + JSON.len();
 
 /// One record to send.
 pub(crate) struct Record<'a> {
@@ -88,7 +91,7 @@ impl Publisher {
             self.take_reports(Duration::ZERO)?;
         }
         let header = Header {
-            key: "content-type",
+            key: CONTENT_TYPE,
             value: Some(JSON),
         };
         let mut base = BaseRecord::<str, [u8]>::to(&self.topic)

@@ -6,6 +6,8 @@ use run_events::{IdempotencyKey, Micros, Reason, Rejection};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use crate::kafka::publisher::HEADER_BYTES;
+
 /// A line that may be published.
 #[derive(Debug, PartialEq)]
 pub(super) struct Line {
@@ -44,11 +46,12 @@ pub(super) fn unchecked(line: &[u8]) -> Line {
     }
 }
 
+/// Ingest measures a record by its key, value and headers.
 fn within(max_bytes: usize, value: Vec<u8>, run_id: String) -> Result<Line, Rejection> {
-    if value.len() > max_bytes {
+    let bytes = value.len() + run_id.len() + HEADER_BYTES;
+    if bytes > max_bytes {
         let detail = format!(
-            "{} bytes; limits.max_record_bytes is {max_bytes}",
-            value.len()
+            "{bytes} bytes with its key and headers; limits.max_record_bytes is {max_bytes}"
         );
         return Err(Rejection::new(Reason::TooLarge, detail));
     }
@@ -159,6 +162,16 @@ mod tests {
         let rejection = checked(b"[]", NOW, MAX).unwrap_err();
         assert_eq!(rejection.reason, Reason::InvalidEvent);
         let rejection = checked(event().to_string().as_bytes(), NOW, 100).unwrap_err();
+        assert_eq!(rejection.reason, Reason::TooLarge);
+    }
+
+    #[test]
+    fn a_record_is_measured_with_its_key_and_headers_as_ingest_does() {
+        let whole = checked(event().to_string().as_bytes(), NOW, MAX).unwrap();
+        let run_id = whole.run_id.unwrap_or_default();
+        let bytes = whole.value.len() + run_id.len() + "content-typeapplication/json".len();
+        assert!(checked(&whole.value, NOW, bytes).is_ok());
+        let rejection = checked(&whole.value, NOW, bytes - 1).unwrap_err();
         assert_eq!(rejection.reason, Reason::TooLarge);
     }
 

@@ -101,7 +101,8 @@ impl Partition {
             dead_lettered: head.dead_lettered,
             skipped: head.skipped,
             owner: head.owner,
-            halted_reason: head.halted_reason,
+            // What once halted a closed generation is history: somebody has decided.
+            halted_reason: head.halted_reason.filter(|_| open),
         }
     }
 }
