@@ -75,6 +75,29 @@ async fn a_claim_waits_for_the_batch_that_is_being_committed() {
 }
 
 #[tokio::test]
+async fn an_append_waits_for_the_claim_that_is_being_made_and_is_fenced() {
+    with_database(|database| async move {
+        let mut zombie = database.writer(0).await;
+        let mut claiming = database.pool.begin().await.unwrap();
+        sqlx::query("UPDATE event_log.stream SET claim = gen_random_uuid()")
+            .execute(&mut *claiming)
+            .await
+            .unwrap();
+        let pool = database.pool.clone();
+        let append = tokio::spawn(async move {
+            let batch = batch(0, [event("t", "run", "a")]);
+            zombie.append(&pool, &batch).await
+        });
+        database.wait_until(true, WAITING_FOR_A_LOCK).await;
+        claiming.commit().await.unwrap();
+        let result = append.await.unwrap();
+        assert!(matches!(result, Err(AppendError::Fenced)), "{result:?}");
+        assert_eq!(rows(&database).await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_closed_generation_takes_no_batch() {
     with_database(|database| async move {
         let mut writer = database.writer(0).await;

@@ -41,11 +41,11 @@ where
     }
 }
 
-/// A pool of at most `size` connections.
+/// A pool of at most `size` connections. A lock that is never released fails the test.
 pub async fn pool(options: &PgConnectOptions, size: u32) -> PgPool {
     PgPoolOptions::new()
         .max_connections(size)
-        .connect_with(options.clone())
+        .connect_with(options.clone().options([("lock_timeout", "30s")]))
         .await
         .unwrap()
 }
