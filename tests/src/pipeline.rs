@@ -39,7 +39,14 @@ impl Pipeline {
     /// # Errors
     /// Where a service is absent or `runlog migrate` fails.
     pub async fn fresh(partitions: i32) -> Result<Self> {
-        let environment = Environment::from_env()?;
+        Self::on(Environment::from_env()?, partitions).await
+    }
+
+    /// A new topic and a new database on services that may be a test's own.
+    ///
+    /// # Errors
+    /// Where a service is absent or `runlog migrate` fails.
+    pub async fn on(environment: Environment, partitions: i32) -> Result<Self> {
         let topic = Topic::fresh(&environment, partitions).await?;
         let database = Database::migrated(&environment).await?;
         let configuration = environment.scratch_file("runlog.toml");

@@ -116,13 +116,28 @@ impl Process {
     /// # Errors
     /// Where it does not end in time.
     pub async fn terminate(mut self) -> Result<ExitStatus> {
-        let signal = format!("kill -TERM {}", self.child.id());
+        self.signal("TERM")?;
+        self.wait_exit(DRAIN).await
+    }
+
+    /// Sends a signal by its name without SIG: TERM, STOP, CONT.
+    ///
+    /// # Errors
+    /// Where the process has ended.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        let signal = format!("kill -{name} {}", self.child.id());
         ensure!(
             Command::new("sh").args(["-c", &signal]).status()?.success(),
             "{signal} failed; {}",
             self.describe()
         );
-        self.wait_exit(DRAIN).await
+        Ok(())
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits until the process ends by itself.

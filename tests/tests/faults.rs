@@ -1,0 +1,370 @@
+//! Faults that ingest has to live through: a stopped process, a lost claim, PostgreSQL and Kafka
+//! that go away and come back, a damaged log. Afterwards everything is compared with the oracle.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use runlog_tests::generator::{Record, generate};
+use runlog_tests::oracle::Produced;
+use runlog_tests::oracle::table::report;
+use runlog_tests::{Environment, Pipeline, Process, Topic, wait_until};
+use tokio::process::Command;
+use tokio::task::JoinHandle;
+
+const SOON: Duration = Duration::from_secs(60);
+/// Time for the batches under way and for the Kafka client: `ingest.drain_timeout` and 5 s.
+const DRAINED: Duration = Duration::from_secs(15);
+
+/// A process that stands still may do so inside a transaction; its locks are freed before the group
+/// gives its partitions away, as with the defaults of both.
+const FREED_SOON: (&str, &str) = ("RUNLOG_DATABASE__IDLE_IN_TRANSACTION_TIMEOUT", "3s");
+
+/// The first of the generator's records, which makes more where fewer would lack a kind.
+fn records(seed: u64, count: usize, partitions: i32) -> Vec<Record> {
+    let mut records = generate(seed, count, partitions);
+    records.truncate(count);
+    records
+}
+
+/// Sends records little by little, so that they flow while something happens.
+fn feed(topic: &Topic, records: Vec<Record>) -> JoinHandle<Vec<Produced>> {
+    let topic = topic.clone();
+    tokio::spawn(async move {
+        let mut produced = Vec::new();
+        for burst in records.chunks(25) {
+            produced.extend(topic.send(burst).await.unwrap());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        produced
+    })
+}
+
+fn ingest(pipeline: &Pipeline, settings: &[(&str, &str)]) -> Process {
+    let mut program = pipeline.program("runlog-ingest");
+    program.envs(settings.iter().copied());
+    Process::spawn(&pipeline.environment, "runlog-ingest", program).unwrap()
+}
+
+/// Waits until the log holds as many more records as `more`.
+async fn moves(pipeline: &Pipeline, more: i64) {
+    let before = pipeline.progress().await.unwrap().stored;
+    wait_until("records to flow", SOON, async || {
+        let stored = pipeline.progress().await?.stored;
+        ensure!(stored >= before + more, "{stored}, {before} before");
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+async fn wait_unready(process: &Process, reason: &str) {
+    wait_until("/readyz to say why not", SOON, async || {
+        let answer = process.get("/readyz").await?;
+        ensure!(
+            answer.starts_with("HTTP/1.1 503") && answer.contains(reason),
+            "{answer}"
+        );
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+/// Nothing is lost, nothing is there twice, and the read models follow.
+async fn assert_as_sent(pipeline: &Pipeline, produced: &[Produced]) {
+    let projectors = pipeline.projectors().unwrap();
+    pipeline.wait_projected(SOON).await.unwrap();
+    let differences = pipeline.differences(produced).await.unwrap();
+    assert!(differences.is_empty(), "{}", report(&differences, 20));
+    assert_eq!(projectors.terminate().await.unwrap().code(), Some(0));
+}
+
+async fn wait_owners(pipeline: &Pipeline, expected: i64) {
+    wait_until("the owners of the partitions", SOON, async || {
+        let owners: i64 = sqlx::query_scalar("SELECT count(DISTINCT owner) FROM event_log.streams")
+            .fetch_one(&pipeline.database.pool)
+            .await?;
+        ensure!(owners == expected, "{owners} owners");
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_was_paused_when_its_claim_was_lost_is_read_again() {
+    let pipeline = Pipeline::fresh(1).await.unwrap();
+    let all = records(51, 300, 1);
+    let ingest = ingest(
+        &pipeline,
+        &[
+            ("RUNLOG_INGEST__BUFFER_BYTES", "50kB"),
+            ("RUNLOG_INGEST__BATCH__MAX_EVENTS", "10"),
+            ("RUNLOG_TELEMETRY__LOG_LEVEL", "runlog_ingest=debug"),
+        ],
+    );
+    let mut produced = pipeline.topic.send(&all[..30]).await.unwrap();
+    pipeline.wait_ingested(SOON).await.unwrap();
+    let mut thief = pipeline.database.pool.begin().await.unwrap();
+    sqlx::query("UPDATE event_log.stream SET claim = gen_random_uuid()")
+        .execute(&mut *thief)
+        .await
+        .unwrap();
+    // While the row is locked the worker waits, and the records behind its batch fill its memory.
+    let paused = ingest.written().unwrap().matches("paused").count();
+    produced.extend(pipeline.topic.send(&all[30..]).await.unwrap());
+    wait_until("the partition to be paused", SOON, async || {
+        ensure!(ingest.written()?.matches("paused").count() > paused);
+        Ok(())
+    })
+    .await
+    .unwrap();
+    thief.commit().await.unwrap();
+    assert_as_sent(&pipeline, &produced).await;
+    assert!(
+        ingest
+            .written()
+            .unwrap()
+            .contains("another process has claimed it")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_stood_still_is_fenced_and_takes_part_again() {
+    let pipeline = Pipeline::fresh(4).await.unwrap();
+    let mut still = ingest(&pipeline, &[FREED_SOON]);
+    still.wait_ready().await.unwrap();
+    let mut other = ingest(&pipeline, &[FREED_SOON]);
+    other.wait_ready().await.unwrap();
+    let feed = feed(&pipeline.topic, records(52, 4_000, 4));
+    moves(&pipeline, 200).await;
+    wait_owners(&pipeline, 2).await;
+    still.signal("STOP").unwrap();
+    // The group gives its partitions away after the session's 6 s.
+    wait_owners(&pipeline, 1).await;
+    moves(&pipeline, 100).await;
+    still.signal("CONT").unwrap();
+    wait_owners(&pipeline, 2).await;
+    let mut produced = feed.await.unwrap();
+    produced.extend(pipeline.topic.send(&records(53, 200, 4)).await.unwrap());
+    assert_as_sent(&pipeline, &produced).await;
+    for mut process in [still, other] {
+        process.wait_ready().await.unwrap();
+        assert_eq!(process.terminate().await.unwrap().code(), Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_stands_still_inside_a_transaction_frees_its_partition() {
+    let pipeline = Pipeline::fresh(4).await.unwrap();
+    let mut still = ingest(&pipeline, &[FREED_SOON]);
+    still.wait_ready().await.unwrap();
+    let mut other = ingest(&pipeline, &[FREED_SOON]);
+    other.wait_ready().await.unwrap();
+    wait_owners(&pipeline, 2).await;
+    let feed = feed(&pipeline.topic, records(54, 2_000, 4));
+    stop_inside_a_transaction(&pipeline, &still).await;
+    let mut produced = feed.await.unwrap();
+    pipeline.wait_ingested(SOON).await.unwrap();
+    still.signal("CONT").unwrap();
+    wait_owners(&pipeline, 2).await;
+    produced.extend(pipeline.topic.send(&records(55, 200, 4)).await.unwrap());
+    assert_as_sent(&pipeline, &produced).await;
+    for mut process in [still, other] {
+        process.wait_ready().await.unwrap();
+    }
+}
+
+/// Stops the process, and lets it go on again until it is caught with a transaction open.
+async fn stop_inside_a_transaction(pipeline: &Pipeline, process: &Process) {
+    // Idle for so long, and past the statement that locks the stream row: nobody drives it.
+    let open = "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND state = 'idle in transaction'
+           AND query NOT LIKE 'BEGIN%' AND clock_timestamp() - state_change > interval '150 ms'";
+    wait_until(
+        "an open transaction of a stopped process",
+        SOON,
+        async || {
+            process.signal("STOP")?;
+            // What the server was asked to do before is done in a moment.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let count: i64 = sqlx::query_scalar(open)
+                .fetch_one(&pipeline.database.pool)
+                .await?;
+            if count == 0 {
+                process.signal("CONT")?;
+            }
+            ensure!(count > 0, "no transaction is open");
+            Ok(())
+        },
+    )
+    .await
+    .unwrap();
+}
+
+/// A Kafka and a PostgreSQL that a test may break; they go with this value.
+struct Stack {
+    dir: PathBuf,
+}
+
+impl Stack {
+    async fn start(environment: &Environment) -> (Self, Environment) {
+        let stack = Self {
+            dir: environment.scratch_file("stack"),
+        };
+        stack.up().await;
+        let mut environment = environment.clone();
+        for line in std::fs::read_to_string(stack.dir.join("env"))
+            .unwrap()
+            .lines()
+        {
+            let value = |name: &str| {
+                line.strip_prefix(&format!("export {name}="))
+                    .map(str::to_owned)
+            };
+            if let Some(servers) = value("RUNLOG_KAFKA__BOOTSTRAP_SERVERS") {
+                environment.kafka = servers;
+            } else if let Some(url) = value("RUNLOG_DATABASE__URL") {
+                environment.database_url = url;
+            }
+        }
+        (stack, environment)
+    }
+
+    fn command(&self, action: &str) -> std::process::Command {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dev/stack");
+        let mut command = std::process::Command::new(script);
+        command.arg(action).arg("--dir").arg(&self.dir);
+        command
+    }
+
+    /// Starts what does not run.
+    async fn up(&self) {
+        let mut command = self.command("up");
+        command.arg("--no-fsync");
+        let log = std::fs::File::create(self.dir.with_extension("log")).unwrap();
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        assert!(Command::from(command).status().await.unwrap().success());
+    }
+
+    /// Sends a signal to the server whose name this is, and waits until it has ended.
+    async fn end(&self, server: &str, signal: &str) {
+        let pid = std::fs::read_to_string(self.dir.join(format!("{server}.pid"))).unwrap();
+        let pid = pid.split_whitespace().next().unwrap().to_owned();
+        let ended =
+            format!("kill -{signal} {pid} && while kill -0 {pid} 2>/dev/null; do sleep 0.05; done");
+        let mut shell = Command::new("sh");
+        let status = shell.args(["-c", &ended]).status();
+        assert!(
+            tokio::time::timeout(SOON, status)
+                .await
+                .unwrap()
+                .unwrap()
+                .success()
+        );
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        let _stopped = self.command("down").output();
+    }
+}
+
+async fn assert_ends_in_time(process: Process) {
+    let started = Instant::now();
+    assert_eq!(process.terminate().await.unwrap().code(), Some(0));
+    assert!(
+        started.elapsed() < DRAINED + Duration::from_secs(2),
+        "{:?}",
+        started.elapsed()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_go_away_are_waited_for_and_a_damaged_log_halts_its_partition_alone() {
+    let (stack, environment) = Stack::start(&Environment::from_env().unwrap()).await;
+    let pipeline = Pipeline::on(environment, 2).await.unwrap();
+    let mut ingest = pipeline.ingest().unwrap();
+    ingest.wait_ready().await.unwrap();
+    let feed = feed(&pipeline.topic, records(56, 3_000, 2));
+    for (server, signal) in [("postgres", "INT"), ("postgres", "QUIT"), ("kafka", "KILL")] {
+        moves(&pipeline, 100).await;
+        stack.end(server, signal).await;
+        let condition = if server == "kafka" {
+            "kafka"
+        } else {
+            "database"
+        };
+        wait_unready(&ingest, &format!("\"{condition}\"")).await;
+        stack.up().await;
+        ingest.wait_ready().await.unwrap();
+    }
+    let produced = feed.await.unwrap();
+    assert_as_sent(&pipeline, &produced).await;
+
+    stack.end("postgres", "INT").await;
+    assert_ends_in_time(ingest).await;
+    let starting = pipeline.ingest().unwrap();
+    wait_unready(&starting, "starting").await;
+    assert_ends_in_time(starting).await;
+    stack.up().await;
+
+    let more = records(57, 100, 2);
+    let damaged = pipeline.topic.heads().await.unwrap()[&0];
+    pipeline.topic.send(&more).await.unwrap();
+    damage(&stack, &pipeline.topic.name, damaged);
+    let ingest = pipeline.ingest().unwrap();
+    let heads = pipeline.topic.heads().await.unwrap();
+    wait_until(
+        "partition 0 to halt and partition 1 to go on",
+        SOON,
+        async || {
+            let rows: Vec<(i64, Option<String>)> = sqlx::query_as(
+                "SELECT next_offset, halted_reason FROM event_log.streams ORDER BY partition",
+            )
+            .fetch_all(&pipeline.database.pool)
+            .await?;
+            ensure!(
+                rows[0].0 == damaged
+                    && rows[0]
+                        .1
+                        .as_ref()
+                        .is_some_and(|reason| reason.contains("cannot be read"))
+                    && rows[1] == (heads[&1], None),
+                "{rows:?}"
+            );
+            Ok(())
+        },
+    )
+    .await
+    .unwrap();
+    wait_unready(&ingest, "halted").await;
+}
+
+/// Turns a byte of the batch that begins at this offset of partition 0, as a bad disk might.
+fn damage(stack: &Stack, topic: &str, offset: i64) {
+    let segment = stack.dir.join(format!("kafka/{topic}-0/{:020}.log", 0));
+    let log = std::fs::read(&segment).unwrap();
+    let (mut at, mut found) = (0, None);
+    // A batch: base offset (8 bytes), length of what follows (4 bytes), and that.
+    while let (Some(base), Some(length)) = (log.get(at..at + 8), log.get(at + 8..at + 12)) {
+        let length = u32::from_be_bytes(length.try_into().unwrap()) as usize;
+        if length == 0 {
+            break;
+        }
+        if i64::from_be_bytes(base.try_into().unwrap()) == offset {
+            found = Some(at + 12 + length - 3);
+        }
+        at += 12 + length;
+    }
+    let at = found.unwrap();
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(&segment)
+        .unwrap();
+    file.write_all_at(&[log[at] ^ 0x55], at as u64).unwrap();
+}
