@@ -3,6 +3,7 @@
 
 mod bookkeeping;
 mod concurrency;
+mod deadlocks;
 mod fence;
 mod growth;
 mod immutability;
