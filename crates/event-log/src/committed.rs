@@ -60,23 +60,16 @@ async fn originals(
     connection: &mut PgConnection,
     prepared: &Prepared<'_>,
 ) -> Result<HashMap<(usize, IdempotencyKey), Original>, sqlx::Error> {
-    let (tenants, ids): (Vec<&str>, Vec<&str>) = prepared.runs.iter().copied().unzip();
-    let numbers: Vec<(i64, String, String)> = sqlx::query_as(
-        "SELECT r.run_no, r.tenant_id, r.run_id
-         FROM unnest($1::text[], $2::text[]) AS wanted (tenant_id, run_id)
-         JOIN event_log.run r ON r.tenant_id = wanted.tenant_id AND r.run_id = wanted.run_id",
+    let numbers = known::run_numbers(
+        connection,
+        include_str!("sql/run_numbers.sql"),
+        &prepared.runs,
     )
-    .bind(tenants)
-    .bind(ids)
-    .fetch_all(&mut *connection)
     .await?;
-    let number: HashMap<(&str, &str), i64> = numbers
-        .iter()
-        .map(|(no, tenant, run)| ((tenant.as_str(), run.as_str()), *no))
-        .collect();
     let mut wanted = Vec::new();
     for event in prepared.records.iter().filter_map(|r| r.event) {
-        if let Some(run_no) = number.get(&prepared.runs[event.run]) {
+        let (tenant, run) = prepared.runs[event.run];
+        if let Some(run_no) = numbers.get(&(tenant.to_owned(), run.to_owned())) {
             wanted.push((event.run, *run_no, event.event.idempotency_key));
         }
     }

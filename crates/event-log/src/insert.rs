@@ -9,6 +9,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::decide::{Decision, NewDeadLetter, NewEvent, is_storable};
+use crate::known;
 use crate::record::{Batch, Header, Outcome};
 
 /// Why an insert did not go through.
@@ -30,16 +31,7 @@ pub(crate) async fn new_runs(
     connection: &mut PgConnection,
     runs: &[(&str, &str)],
 ) -> Result<HashMap<(String, String), i64>, sqlx::Error> {
-    let (tenants, ids): (Vec<&str>, Vec<&str>) = runs.iter().copied().unzip();
-    let rows: Vec<(i64, String, String)> = sqlx::query_as(include_str!("sql/insert_runs.sql"))
-        .bind(tenants)
-        .bind(ids)
-        .fetch_all(connection)
-        .await?;
-    Ok(rows
-        .into_iter()
-        .map(|(run_no, tenant, run)| ((tenant, run), run_no))
-        .collect())
+    known::run_numbers(connection, include_str!("sql/insert_runs.sql"), runs).await
 }
 
 /// Inserts all events in one statement.

@@ -70,8 +70,17 @@ pub(crate) async fn lock_runs(
     connection: &mut PgConnection,
     runs: &[(&str, &str)],
 ) -> Result<HashMap<(String, String), i64>, sqlx::Error> {
+    run_numbers(connection, include_str!("sql/lock_runs.sql"), runs).await
+}
+
+/// (tenant, run) -> run_no of the rows that a statement about these runs returns.
+pub(crate) async fn run_numbers(
+    connection: &mut PgConnection,
+    statement: &'static str,
+    runs: &[(&str, &str)],
+) -> Result<HashMap<(String, String), i64>, sqlx::Error> {
     let (tenants, ids): (Vec<&str>, Vec<&str>) = runs.iter().copied().unzip();
-    let rows: Vec<(i64, String, String)> = sqlx::query_as(include_str!("sql/lock_runs.sql"))
+    let rows: Vec<(i64, String, String)> = sqlx::query_as(statement)
         .bind(tenants)
         .bind(ids)
         .fetch_all(connection)

@@ -105,7 +105,8 @@ impl IngestConfig {
         Problem::unless_lasting(
             "ingest.drain_timeout",
             self.drain_timeout,
-            Duration::ZERO..=Duration::from_secs(600),
+            // A rebalance waits for it, and Kafka's max.poll.interval.ms is 5 minutes.
+            Duration::ZERO..=Duration::from_secs(120),
         )
     }
 }
