@@ -3,7 +3,7 @@
 mod line;
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
@@ -26,6 +26,8 @@ use crate::progress::Progress;
 
 /// Lines that were read and wait to be sent.
 const LINES_AHEAD: usize = 64;
+/// The longest line, in bytes: `limits.max_record_bytes` cannot be more.
+const MAX_LINE: u64 = 64 << 20;
 
 /// Publish events: one JSON object per line
 ///
@@ -222,19 +224,25 @@ fn open(path: &Path) -> anyhow::Result<(Lines, Option<u64>)> {
     let (sender, lines) = sync_channel(LINES_AHEAD);
     std::thread::Builder::new()
         .name("lines".to_owned())
-        .spawn(move || read_lines(reader, &sender))
+        .spawn(move || read_lines(reader, MAX_LINE, &sender))
         .map_err(|error| anyhow!(error).context("cannot start a thread to read lines"))?;
     Ok((lines, length))
 }
 
+/// Sends each line with its end. A line that is longer than `max_line` bytes ends the reading: it can
+/// be no record, and must not fill the memory.
 fn read_lines(
-    mut reader: Box<dyn BufRead + Send>,
+    mut reader: impl BufRead,
+    max_line: u64,
     lines: &std::sync::mpsc::SyncSender<io::Result<Vec<u8>>>,
 ) {
     loop {
         let mut line = Vec::new();
-        let read = match reader.read_until(b'\n', &mut line) {
+        let read = match reader.by_ref().take(max_line).read_until(b'\n', &mut line) {
             Ok(0) => return,
+            Ok(_) if line.len() as u64 == max_line && !line.ends_with(b"\n") => Err(
+                io::Error::other(format!("it is longer than {max_line} bytes")),
+            ),
             Ok(_) => Ok(line),
             Err(error) => Err(error),
         };
@@ -243,5 +251,32 @@ fn read_lines(
         if lines.send(read).is_err() || failed {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::read_lines;
+
+    #[test]
+    fn a_line_beyond_the_bound_ends_the_reading_and_those_before_it_are_sent() {
+        let (sender, lines) = sync_channel(8);
+        read_lines(&b"1234\n12345678\n1\n"[..], 8, &sender);
+        drop(sender);
+        let lines: Vec<_> = lines.iter().collect();
+        assert_eq!(lines.len(), 2);
+        assert!(matches!(&lines[0], Ok(line) if line == b"1234\n"));
+        assert!(matches!(&lines[1], Err(error) if error.to_string().contains("longer than 8")));
+    }
+
+    #[test]
+    fn a_last_line_without_an_end_counts() {
+        let (sender, lines) = sync_channel(8);
+        read_lines(&b"1\n2"[..], 8, &sender);
+        drop(sender);
+        let lines: Vec<_> = lines.iter().flatten().collect();
+        assert_eq!(lines, [b"1\n".to_vec(), b"2".to_vec()]);
     }
 }
