@@ -24,7 +24,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use event_log::schema;
 use event_log::stream::Claimant;
-use service::config::Config;
+use service::config::{Config, ConfigError, LoadedConfig};
 use service::database::{self, START_WAIT};
 use service::health::Health;
 use service::http;
@@ -56,6 +56,28 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     /// At most `ingest.writers` transactions at once.
     pub(crate) writers: tokio::sync::Semaphore,
+}
+
+/// Whether the keys fit each other. Called before [`run`], since only the loaded configuration knows
+/// where they were set.
+///
+/// # Errors
+/// [`ConfigError::Invalid`].
+pub fn check(loaded: &LoadedConfig) -> Result<(), ConfigError> {
+    let writers = loaded.config.ingest.writers;
+    let connections = loaded.config.database.max_connections as usize;
+    if writers < connections {
+        return Ok(());
+    }
+    Err(ConfigError::Invalid {
+        key: "ingest.writers".to_owned(),
+        origin: loaded.source("ingest.writers"),
+        detail: format!(
+            "is {writers}; it must be below database.max_connections = {connections} (set by {}), \
+             since each writer takes a connection and claims need one more",
+            loaded.source("database.max_connections")
+        ),
+    })
 }
 
 /// Runs the process until `shutdown` is cancelled, then drains and returns.

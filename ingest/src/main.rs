@@ -33,7 +33,9 @@ fn main() -> ExitCode {
 }
 
 fn start(args: &Args) -> anyhow::Result<Exit> {
-    let config = Config::load(&args.config)?.config;
+    let loaded = Config::load(&args.config)?;
+    runlog_ingest::check(&loaded)?;
+    let config = loaded.config;
     telemetry::init(&config.telemetry)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -60,7 +60,7 @@ pub async fn run(config: &Config, shutdown: CancellationToken) -> anyhow::Result
     let runner = Runner::new(
         pool.clone(),
         projections,
-        owner(),
+        service::process_name(),
         settings,
         metrics,
         readiness,
@@ -102,14 +102,4 @@ fn projections(names: &[String], origin: Source) -> Result<Vec<Arc<dyn Projectio
         })
     };
     names.iter().map(by_name).collect()
-}
-
-/// Who this process is, for people: host and process id.
-fn owner() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = match host.trim() {
-        "" => "unknown-host",
-        host => host,
-    };
-    format!("{host}:{}", std::process::id())
 }

@@ -38,6 +38,22 @@ async fn a_wrong_configuration_key_exits_2_and_names_the_key_and_the_nearest() {
 }
 
 #[tokio::test]
+async fn more_writers_than_connections_exit_2_and_name_both_keys() {
+    let environment = Environment::from_env().unwrap();
+    let mut command = environment.program("runlog-ingest");
+    command
+        .env("RUNLOG_INGEST__WRITERS", "8")
+        .env("RUNLOG_DATABASE__MAX_CONNECTIONS", "8");
+    let output = run_to_end(command).await.unwrap();
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(
+        text.contains("RUNLOG_INGEST__WRITERS") && text.contains("database.max_connections"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
 async fn status_without_postgres_exits_3_and_names_the_host() {
     let environment = Environment::from_env().unwrap();
     let mut command = environment.program("runlog");
