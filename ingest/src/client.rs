@@ -4,19 +4,6 @@ use rdkafka::ClientConfig;
 use service::config::{Config, ConfigError};
 use service::kafka;
 
-/// What exactly-once rests on. The configuration refuses `kafka.properties` that name these.
-const FIXED: [(&str, &str); 6] = [
-    // Offsets live in PostgreSQL. Kafka's copy is written afterwards, for lag tools.
-    ("enable.auto.commit", "false"),
-    ("enable.auto.offset.store", "false"),
-    // An offset that the log no longer has is an operator's decision, never a silent reset.
-    ("auto.offset.reset", "error"),
-    ("isolation.level", "read_committed"),
-    // At the end of a partition, trailing control records are seen as a position.
-    ("enable.partition.eof", "true"),
-    ("check.crcs", "true"),
-];
-
 /// Defaults that `kafka.properties` may change.
 const DEFAULTS: [(&str, &str); 7] = [
     ("client.id", "runlog-ingest"),
@@ -41,7 +28,7 @@ pub(crate) fn consumer_config(config: &Config) -> Result<ClientConfig, ConfigErr
             client.set(key, value);
         }
     }
-    for (key, value) in FIXED {
+    for (key, value) in kafka::CONSUMER_FIXED {
         client.set(key, value);
     }
     client.set("group.id", &config.ingest.group_id);

@@ -112,14 +112,7 @@ mod tests {
     }
 
     fn judged(raw: RawRecord) -> Record {
-        Record {
-            offset: raw.offset,
-            timestamp_ms: raw.timestamp_ms,
-            key: raw.key,
-            value: raw.value,
-            headers: raw.headers,
-            verdict: Err(Rejection::new(Reason::InvalidJson, "")),
-        }
+        raw.judged(Err(Rejection::new(Reason::InvalidJson, "")))
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! A record as Kafka delivers it, copied out of the client library's memory.
 
-use event_log::Header;
+use event_log::{Header, Record};
 use rdkafka::Message as _;
 use rdkafka::message::BorrowedMessage;
+use run_events::{Rejection, RunEvent};
 
 /// A record's bytes, not yet looked at.
 #[derive(Debug, Clone)]
@@ -22,6 +23,18 @@ impl RawRecord {
             key: message.key().map(<[u8]>::to_vec),
             value: message.payload().map(<[u8]>::to_vec),
             headers: headers::copied(message),
+        }
+    }
+
+    /// The record to append, with its verdict.
+    pub(crate) fn judged(self, verdict: Result<RunEvent, Rejection>) -> Record {
+        Record {
+            offset: self.offset,
+            timestamp_ms: self.timestamp_ms,
+            key: self.key,
+            value: self.value,
+            headers: self.headers,
+            verdict,
         }
     }
 

@@ -418,13 +418,6 @@ impl Rules {
                 .inc_by(u64::from(foreign_record_key));
             event
         });
-        Record {
-            offset: raw.offset,
-            timestamp_ms: raw.timestamp_ms,
-            key: raw.key,
-            value: raw.value,
-            headers: raw.headers,
-            verdict,
-        }
+        raw.judged(verdict)
     }
 }

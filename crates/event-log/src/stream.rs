@@ -1,6 +1,6 @@
 //! Claims: who may append to a partition, and from which offset.
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgPool;
 use uuid::Uuid;
 
 /// A claim on one partition, as it was when it was made.
@@ -156,21 +156,4 @@ pub async fn halt(pool: &PgPool, claim: &Claim, reason: &str) -> Result<bool, sq
     .execute(pool)
     .await?;
     Ok(updated.rows_affected() == 1)
-}
-
-/// The stored offset of a claimed partition, if the claim is still the newest one.
-///
-/// # Errors
-/// The database's.
-pub async fn position(
-    connection: &mut PgConnection,
-    claim: &Claim,
-) -> Result<Option<i64>, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT next_offset FROM event_log.stream WHERE stream_id = $1 AND claim = $2",
-    )
-    .bind(claim.stream_id)
-    .bind(claim.token)
-    .fetch_optional(connection)
-    .await
 }

@@ -9,6 +9,20 @@ use rdkafka::error::KafkaError;
 
 use crate::config::{ConfigError, KafkaConfig, MASK, is_secret_name};
 
+/// Settings of ingest's consumer that exactly-once rests on, with their values. The configuration
+/// refuses `kafka.properties` that name one of them.
+pub const CONSUMER_FIXED: [(&str, &str); 6] = [
+    // Offsets live in PostgreSQL. Kafka's copy is written afterwards, for lag tools.
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    // An offset that the log no longer has is an operator's decision, never a silent reset.
+    ("auto.offset.reset", "error"),
+    ("isolation.level", "read_committed"),
+    // At the end of a partition, trailing control records are seen as a position.
+    ("enable.partition.eof", "true"),
+    ("check.crcs", "true"),
+];
+
 /// The base of a client configuration. Set what must not be overridden after this call.
 ///
 /// # Errors

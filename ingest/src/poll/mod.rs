@@ -47,15 +47,8 @@ pub(crate) fn run(
     if !reach_kafka(&consumer, shared, stop)? {
         return Ok(());
     }
-    let topics: Vec<&str> = shared
-        .config
-        .ingest
-        .topics
-        .iter()
-        .map(|t| t.name.as_str())
-        .collect();
     consumer
-        .subscribe(&topics)
+        .subscribe(&topic_names(shared))
         .context("cannot subscribe to ingest.topics")?;
     shared.health.set_ready(condition::STREAMS);
     let now = Instant::now();
@@ -222,15 +215,7 @@ impl Poller<'_> {
                 BadMessage | BadCompression | NotImplemented | MessageSizeTooLarge,
             ) => self.find_unreadable(),
             KafkaError::MessageConsumption(UnknownTopicOrPartition | UnknownTopic) => {
-                let topics: Vec<_> = self
-                    .shared
-                    .config
-                    .ingest
-                    .topics
-                    .iter()
-                    .map(|t| t.name.as_str())
-                    .collect();
-                let topics = topics.join(", ");
+                let topics = topic_names(self.shared).join(", ");
                 self.not_ready(format!(
                     "Kafka does not know one of ingest.topics ({topics}): create it, or correct the name"
                 ));
@@ -264,6 +249,11 @@ impl Poller<'_> {
         let stored = self.group().stop_all(readings);
         show_to_kafka(self.consumer, &stored);
     }
+}
+
+fn topic_names(shared: &Shared) -> Vec<&str> {
+    let topics = &shared.config.ingest.topics;
+    topics.iter().map(|topic| topic.name.as_str()).collect()
 }
 
 fn list_of(topic: &str, partition: i32) -> TopicPartitionList {

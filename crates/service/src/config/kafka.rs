@@ -9,18 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::error::{ConfigError, Problem};
 use super::secret::{MASK, is_secret_name};
 use super::source::Source;
-use crate::kafka::check_properties;
-
-/// Properties that ingest sets itself, since exactly-once rests on them.
-const RESERVED: [&str; 7] = [
-    "group.id",
-    "enable.auto.commit",
-    "enable.auto.offset.store",
-    "auto.offset.reset",
-    "isolation.level",
-    "enable.partition.eof",
-    "check.crcs",
-];
+use crate::kafka::{CONSUMER_FIXED, check_properties};
 
 /// How a process reaches Kafka.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -80,9 +69,10 @@ impl KafkaConfig {
                 "names the brokers; set kafka.bootstrap_servers for that",
             );
         }
-        if let Some(name) = RESERVED
-            .iter()
-            .find(|name| self.properties.contains_key(**name))
+        let fixed = CONSUMER_FIXED.iter().map(|(name, _)| *name);
+        if let Some(name) = fixed
+            .chain(["group.id"])
+            .find(|name| self.properties.contains_key(*name))
         {
             return Problem::err(
                 format!("kafka.properties.{name}"),
