@@ -94,6 +94,7 @@ impl Group {
         for (name, claim) in claimed {
             self.take(name, claim, &mut list);
         }
+        failpoints::hit("ingest.claimed");
         if let Err(error) = self.assign(consumer, &list) {
             self.set_fatal(
                 anyhow::Error::new(error).context("the Kafka client refuses the assignment"),
@@ -315,6 +316,7 @@ pub(crate) fn show_to_kafka(consumer: &BaseConsumer<Group>, stored: &[(TopicPart
             tracing::debug!(%error, partition = %name, "not an offset for Kafka");
         }
     }
+    failpoints::hit("ingest.before_show");
     if list.count() > 0
         && let Err(error) = consumer.commit(&list, CommitMode::Async)
     {

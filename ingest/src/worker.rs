@@ -254,6 +254,7 @@ impl Task {
             let result = self.try_append(batch).await;
             match result {
                 Ok(appended) => {
+                    failpoints::hit("ingest.appended");
                     if failed {
                         self.progress.set_trouble(None);
                         tracing::info!(partition = %self.name(), "appending again");

@@ -222,6 +222,7 @@ impl StreamWriter {
                 return Ok(self.recover(connection, batch, prepared, now).await?);
             }
         };
+        failpoints::hit("append.locked");
         let loaded = self.load_unknown(connection, prepared).await?;
         let mut runs = self.stage(&loaded, prepared);
         let events = prepared.records.iter().filter_map(|r| r.event);
@@ -254,6 +255,7 @@ impl StreamWriter {
             Err(InsertError::Sql(error)) => return Err(error.into()),
             Err(InsertError::Hole) => return Err(TryError::NeedsCheck(hole())),
         }
+        failpoints::hit("append.inserted");
         insert::dead_letters(connection, stream_id, persisted_at, &decision.dead_letters).await?;
         insert::advance(connection, stream_id, batch, &decision, persisted_at).await?;
         Ok(decision)
@@ -372,6 +374,7 @@ impl StreamWriter {
         };
         let stream_id = self.claim.stream_id;
         let decision = checked::append(transaction, stream_id, prepared, persisted_at).await?;
+        failpoints::hit("append.checked");
         let connection = transaction.connection();
         insert::dead_letters(connection, stream_id, persisted_at, &decision.dead_letters).await?;
         insert::advance(connection, stream_id, batch, &decision, persisted_at).await?;

@@ -26,6 +26,7 @@ impl Transaction {
         transaction
             .run("BEGIN ISOLATION LEVEL READ COMMITTED")
             .await?;
+        failpoints::hit("transaction.begun");
         Ok(transaction)
     }
 
@@ -60,7 +61,10 @@ impl Transaction {
     /// # Errors
     /// The server's, or the connection's.
     pub async fn commit(mut self) -> Result<(), sqlx::Error> {
-        self.run("COMMIT").await?;
+        failpoints::hit("transaction.before_commit");
+        let commit = self.run("COMMIT");
+        failpoints::at_first_wait("transaction.commit_sent", commit).await?;
+        failpoints::hit("transaction.committed");
         drop(self.connection.take());
         Ok(())
     }

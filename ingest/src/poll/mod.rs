@@ -156,6 +156,7 @@ impl Poller<'_> {
         let skipped = offset - reading.expected;
         reading.expected = offset + 1;
         let record = RawRecord::copied(message);
+        failpoints::hit("ingest.polled");
         reading.worker.deliver(Delivery::Record { skipped, record });
         if !reading.paused && reading.worker.buffered() > self.shared.config.ingest.buffer_bytes {
             reading.paused = true;

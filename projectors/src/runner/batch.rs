@@ -114,7 +114,9 @@ async fn apply(
     )
     .await
     .map_err(doing("cannot read the stream's events"))?;
+    failpoints::hit("project.read");
     let effects = projection.apply(connection, events).await?;
+    failpoints::hit("project.applied");
     let end = Position {
         // Without an event, the offsets up to the horizon hold none.
         next_offset: events
