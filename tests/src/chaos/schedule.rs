@@ -45,13 +45,26 @@ pub enum Fault {
     /// SIGSTOP of a process at any moment, and SIGCONT: a zombie where its work went to another.
     Freeze(Kind, usize, Duration),
     /// Immediate stop of PostgreSQL (or SIGKILL of all its processes), and start.
-    PostgresCrash { kill: bool, down: Duration },
-    /// The primary is killed, and the standby promoted. `behind`: for so long before, it got nothing.
-    Failover { behind: Duration },
+    PostgresCrash {
+        /// By SIGKILL; otherwise an immediate stop.
+        kill: bool,
+        /// How long it is away.
+        down: Duration,
+    },
+    /// The primary is killed, and the standby promoted.
+    Failover {
+        /// For so long before, the standby got nothing: commits are lost.
+        behind: Duration,
+    },
     /// PostgreSQL takes no writes.
     ReadOnly(Duration),
     /// The broker is killed (or told to stop), and started.
-    BrokerBounce { kill: bool, down: Duration },
+    BrokerBounce {
+        /// By SIGKILL; otherwise by SIGTERM.
+        kill: bool,
+        /// How long it is away.
+        down: Duration,
+    },
     /// Every connection to the server is cut.
     Cut(Server),
     /// The server is not to be reached.
