@@ -8,7 +8,7 @@ use crate::oracle::Produced;
 use crate::topic::Topic;
 use anyhow::Result;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -26,9 +26,16 @@ const BACKLOG: i64 = 30_000;
 pub struct Heads {
     heads: Mutex<BTreeMap<i32, i64>>,
     partitions: AtomicI32,
+    finished: AtomicBool,
 }
 
 impl Heads {
+    /// Whether no more records will come.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::SeqCst)
+    }
+
     /// One past the last acknowledged offset of each partition.
     #[must_use]
     pub fn acknowledged(&self) -> BTreeMap<i32, i64> {
@@ -126,6 +133,7 @@ impl Feed {
         for task in self.tasks {
             produced.extend(task.await??);
         }
+        self.heads.finished.store(true, Ordering::SeqCst);
         Ok(produced)
     }
 }

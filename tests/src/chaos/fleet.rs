@@ -4,7 +4,7 @@
 //! that nobody arranged is a violation: no fault may need a restart.
 
 use super::deployment::Deployment;
-use super::schedule::{INGEST, Kind, PROJECTORS};
+use super::schedule::{INGEST, Kind, PROJECTORS, Plan};
 use super::tally::Shared;
 use crate::process::Process;
 use anyhow::{Result, bail};
@@ -16,28 +16,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Places of the append side, and how often one is passed at most before it acts.
-const INGEST_PLACES: [(&str, u32); 12] = [
-    ("ingest.polled", 4_000),
+const INGEST_PLACES: [(&str, u32); 11] = [
+    ("ingest.polled", 2_000),
     ("ingest.claimed", 2),
-    ("ingest.appended", 60),
-    ("ingest.before_show", 4),
-    ("append.locked", 60),
-    ("append.inserted", 60),
-    ("append.checked", 6),
-    ("transaction.begun", 60),
-    ("transaction.before_commit", 60),
-    ("transaction.commit_sent", 60),
-    ("transaction.committed", 60),
-    ("transaction.commit_sent", 10),
+    ("ingest.appended", 30),
+    ("ingest.before_show", 3),
+    ("append.locked", 30),
+    ("append.inserted", 30),
+    ("append.checked", 3),
+    ("transaction.begun", 30),
+    ("transaction.before_commit", 30),
+    ("transaction.commit_sent", 30),
+    ("transaction.committed", 30),
 ];
 /// Places of the read side.
 const PROJECTOR_PLACES: [(&str, u32); 6] = [
-    ("project.read", 40),
-    ("project.applied", 40),
-    ("transaction.begun", 40),
-    ("transaction.before_commit", 40),
-    ("transaction.commit_sent", 40),
-    ("transaction.committed", 40),
+    ("project.read", 30),
+    ("project.applied", 30),
+    ("transaction.begun", 30),
+    ("transaction.before_commit", 30),
+    ("transaction.commit_sent", 30),
+    ("transaction.committed", 30),
 ];
 
 /// What the armed place does.
@@ -70,13 +69,21 @@ pub struct Fleet {
     tally: Shared,
     rng: StdRng,
     slots: Vec<Slot>,
+    visitors: Vec<Visitor>,
     arms: bool,
+}
+
+/// One more ingest, for a while.
+struct Visitor {
+    process: Process,
+    /// When it gets its SIGTERM; `None` = it has.
+    leaves: Option<Instant>,
 }
 
 impl Fleet {
     /// A fleet whose processes start at the first tick.
     #[must_use]
-    pub fn new(deployment: Arc<Deployment>, tally: Shared, seed: u64) -> Self {
+    pub fn new(deployment: Arc<Deployment>, tally: Shared, plan: &Plan) -> Self {
         let down = |kind| {
             move |number| Slot {
                 kind,
@@ -89,10 +96,58 @@ impl Fleet {
         Self {
             deployment,
             tally,
-            rng: StdRng::seed_from_u64(seed),
+            rng: StdRng::seed_from_u64(plan.seed),
             slots: ingest.chain(projectors).collect(),
-            arms: true,
+            visitors: Vec::new(),
+            arms: !plan.solo,
         }
+    }
+
+    /// Whether every process runs.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let runs = |slot: &Slot| match &slot.state {
+            State::Up(member) => member.frozen_until.is_none(),
+            State::Down(_) => false,
+        };
+        self.slots.iter().all(runs) && self.visitors.is_empty()
+    }
+
+    /// One more ingest joins, and leaves by SIGTERM after so long.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn invite(&mut self, lasts: Duration) -> Result<()> {
+        let command = self.deployment.program(Kind::Ingest, INGEST);
+        let process = Process::spawn(&self.deployment.environment, "visitor", command)?;
+        let leaves = Some(Instant::now() + lasts);
+        self.visitors.push(Visitor { process, leaves });
+        self.tally.fault("rebalance");
+        Ok(())
+    }
+
+    /// Visitors that are due get their SIGTERM; returns how many have left.
+    fn see_off(&mut self, now: Instant) -> Result<usize> {
+        let mut left = 0;
+        let mut staying = Vec::new();
+        for mut visitor in self.visitors.drain(..) {
+            if let Some(status) = visitor.process.ended()? {
+                left += 1;
+                if visitor.leaves.is_some() || status.code() != Some(0) {
+                    let description = visitor.process.describe();
+                    self.tally
+                        .violation(format!("a visitor ended with {status}: {description}"));
+                }
+                continue;
+            }
+            if visitor.leaves.is_some_and(|leaves| now >= leaves) {
+                visitor.leaves = None;
+                visitor.process.signal("TERM")?;
+            }
+            staying.push(visitor);
+        }
+        self.visitors = staying;
+        Ok(left)
     }
 
     /// Starts what is due, continues what stood still long enough, notes what ended. Returns the
@@ -113,6 +168,9 @@ impl Fleet {
                 State::Down(_) => {}
                 State::Up(_) => healed.extend(self.look_at(at, now)?),
             }
+        }
+        for _ in 0..self.see_off(now)? {
+            healed.push("rebalance".to_owned());
         }
         Ok(healed)
     }

@@ -6,7 +6,7 @@
 use super::deployment::Deployment;
 use super::feed::Feed;
 use super::fleet::Fleet;
-use super::schedule::{Fault, INGEST, Kind, Plan, Server};
+use super::schedule::{Fault, Plan, Server};
 use super::servers::Servers;
 use super::tally::{Shared, Tally};
 use super::watch::Watch;
@@ -14,7 +14,6 @@ use crate::generator::generate;
 use crate::observe;
 use crate::oracle::witness;
 use crate::pipeline::compare;
-use crate::process::Process;
 use crate::wait::wait_until;
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
@@ -48,11 +47,7 @@ pub async fn play(servers: &mut Servers, plan: &Plan, rate: u32, scratch: &Path)
     let pool = servers.pool(&deployment.database)?;
     let round = Round {
         watch: Watch::new(pool, stored, Arc::clone(&feed.heads), tally.clone()),
-        fleet: Mutex::new(Fleet::new(
-            Arc::clone(&deployment),
-            tally.clone(),
-            plan.seed,
-        )),
+        fleet: Mutex::new(Fleet::new(Arc::clone(&deployment), tally.clone(), plan)),
         deployment,
         tally: tally.clone(),
     };
@@ -129,32 +124,36 @@ impl Round {
         feed: Feed,
     ) -> Result<Vec<crate::oracle::Produced>> {
         let started = Instant::now();
-        let mut visitors = Vec::new();
         for (at, fault) in &plan.faults {
             tokio::time::sleep(at.saturating_sub(started.elapsed())).await;
-            eprintln!("{:>6.1} s  {fault}", started.elapsed().as_secs_f64());
-            if let Fault::Visitor(lasts) = fault {
-                let (deployment, lasts) = (Arc::clone(&self.deployment), *lasts);
-                let runtime = tokio::runtime::Handle::current();
-                visitors.push(tokio::task::spawn_blocking(move || {
-                    runtime.block_on(visit(deployment, lasts))
-                }));
-                self.tally.fault(fault.name());
-            } else {
-                let played = self.fault(servers, &feed, *fault).await;
-                played.with_context(|| format!("the fault {fault}"))?;
+            if plan.solo {
+                self.settled().await;
+                if started.elapsed() > plan.lasts {
+                    break;
+                }
             }
+            eprintln!("{:>6.1} s  {fault}", started.elapsed().as_secs_f64());
+            let played = self.fault(servers, &feed, *fault).await;
+            played.with_context(|| format!("the fault {fault}"))?;
         }
         tokio::time::sleep(plan.lasts.saturating_sub(started.elapsed())).await;
         self.fleet.lock().await.calm()?;
-        for visitor in visitors {
-            visitor.await??;
-            self.watch.healed("rebalance");
-        }
         let produced = feed.finish().await?;
         let calm = Instant::now();
         self.watch.healed("calm");
+        self.settled().await;
+        eprintln!(
+            "{:>6.1} s  lag 0, {:.1} s after the last fault",
+            started.elapsed().as_secs_f64(),
+            calm.elapsed().as_secs_f64()
+        );
+        Ok(produced)
+    }
+
+    /// Waits until every process runs, and everything from before the faults so far is there (I7).
+    async fn settled(&self) {
         let settled = wait_until("all to be stored and projected", CALM, async || {
+            ensure!(self.fleet.lock().await.is_whole(), "processes are down");
             ensure!(self.watch.open() == 0, "lag is left");
             Ok(())
         });
@@ -162,12 +161,6 @@ impl Round {
             let positions = observe::positions(&self.watch.pool.borrow().clone()).await;
             self.tally.violation(format!("I7: {error}; {positions:?}"));
         }
-        eprintln!(
-            "{:>6.1} s  lag 0, {:.1} s after the last fault",
-            started.elapsed().as_secs_f64(),
-            calm.elapsed().as_secs_f64()
-        );
-        Ok(produced)
     }
 
     /// Plays one fault to its end.
@@ -210,7 +203,10 @@ impl Round {
                 proxy(servers, server).set_latency(Duration::ZERO);
             }
             Fault::AddPartition => feed.add_partition().await?,
-            Fault::Visitor(_) => {}
+            Fault::Visitor(lasts) => {
+                self.fleet.lock().await.invite(lasts)?;
+                return Ok(());
+            }
         }
         self.tally.fault(fault.name());
         self.watch.healed(fault.name());
@@ -233,18 +229,4 @@ fn proxy(servers: &Servers, server: Server) -> &super::proxy::Proxy {
         Server::Kafka => &servers.kafka_proxy,
         Server::Postgres => &servers.postgres_proxy,
     }
-}
-
-/// One more ingest comes and goes.
-async fn visit(deployment: Arc<Deployment>, lasts: Duration) -> Result<()> {
-    let command = deployment.program(Kind::Ingest, INGEST);
-    let visitor = Process::spawn(&deployment.environment, "visitor", command)?;
-    tokio::time::sleep(lasts).await;
-    let description = visitor.describe();
-    let status = visitor.terminate().await?;
-    ensure!(
-        status.code() == Some(0),
-        "a visitor ended with {status} after SIGTERM: {description}"
-    );
-    Ok(())
 }

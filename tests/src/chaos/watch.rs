@@ -25,7 +25,11 @@ const KAFKA_PAUSE: Duration = Duration::from_secs(2);
 struct Healed {
     name: String,
     at: Instant,
-    heads: BTreeMap<i32, i64>,
+    /// Records acknowledged when it ended.
+    before: i64,
+    /// What has to be there; `None` until a record was acknowledged after the fault, which shows that
+    /// things go on.
+    heads: Option<BTreeMap<i32, i64>>,
 }
 
 /// What the watch and the faults share.
@@ -60,7 +64,8 @@ impl Watch {
         let healed = Healed {
             name: name.to_owned(),
             at: Instant::now(),
-            heads: self.heads.acknowledged(),
+            before: self.heads.total(),
+            heads: None,
         };
         self.lock().push(healed);
     }
@@ -114,19 +119,31 @@ impl Watch {
 
     fn settle(&self, positions: &BTreeMap<i32, [i64; 4]>) {
         let is_there = |healed: &Healed| {
-            healed.heads.iter().all(|(partition, head)| {
+            let is_there = |(partition, head): (&i32, &i64)| {
                 let [stored, _, projected, _] =
                     positions.get(partition).copied().unwrap_or_default();
                 stored >= *head && projected >= *head
-            })
+            };
+            healed
+                .heads
+                .as_ref()
+                .is_some_and(|heads| heads.iter().all(is_there))
         };
+        let goes_on = |before: i64| self.heads.total() > before || self.heads.is_finished();
         let mut open = self.lock();
+        for healed in open.iter_mut().filter(|healed| healed.heads.is_none()) {
+            healed.heads = goes_on(healed.before).then(|| self.heads.acknowledged());
+        }
         let (there, left): (Vec<_>, Vec<_>) = open.drain(..).partition(is_there);
         *open = left;
         drop(open);
         let mut tally = self.tally.lock();
         for healed in there {
             let seconds = healed.at.elapsed().as_secs_f64();
+            eprintln!(
+                "          lag 0 again, {seconds:.1} s after {}",
+                healed.name
+            );
             tally.recovery.entry(healed.name).or_default().push(seconds);
         }
     }
