@@ -230,9 +230,14 @@ async fn a_topic_made_again_while_it_is_read_halts() {
 
 #[tokio::test]
 async fn another_record_at_the_last_offset_halts_as_truncated_until_the_operator_decides() {
-    let pipeline = read_before(2).await;
-    let spoil = "UPDATE event_log.stream SET last_record_digest = decode(repeat('00', 32), 'hex')
-                 WHERE partition = 0";
+    let pipeline = read_before(3).await;
+    let spoil = "UPDATE event_log.stream SET last_record_digest = sha256(last_record_digest)
+                 WHERE partition IN (0, 2)";
+    let right: Vec<u8> =
+        sqlx::query_scalar("SELECT last_record_digest FROM event_log.stream WHERE partition = 2")
+            .fetch_one(&pipeline.database.pool)
+            .await
+            .unwrap();
     sql(&pipeline, spoil).await;
     let mut running = ingest(&pipeline, &[], &[]);
     let reason = halted(&pipeline, &running, &pipeline.topic, 0, "truncated").await;
@@ -240,6 +245,7 @@ async fn another_record_at_the_last_offset_halts_as_truncated_until_the_operator
         reason.contains("another record at offset 19") && reason.contains("unclean"),
         "{reason}"
     );
+    halted(&pipeline, &running, &pipeline.topic, 2, "truncated").await;
     flows(&pipeline, &pipeline.topic, 1, 67).await;
 
     // A restart finds it halted, with the same words; whoever holds it notices the decision.
@@ -250,8 +256,18 @@ async fn another_record_at_the_last_offset_halts_as_truncated_until_the_operator
     pipeline.topic.send(&records(68, 0, 20)).await.unwrap();
     resume_at(&pipeline, 0, 20).await;
     drained(&pipeline, &pipeline.topic, 0).await;
+    let restore = "UPDATE event_log.stream
+        SET last_record_digest = $1, halted_reason = NULL, halted_code = NULL, halted_at = NULL
+        WHERE partition = 2";
+    sqlx::query(restore)
+        .bind(right)
+        .execute(&pipeline.database.pool)
+        .await
+        .unwrap();
+    for partition in 1..3 {
+        flows(&pipeline, &pipeline.topic, partition, 69).await;
+    }
     clear(&mut running).await;
-    flows(&pipeline, &pipeline.topic, 1, 69).await;
     let rows: Vec<(i32, i64, i64, Option<String>)> = sqlx::query_as(
         "SELECT generation, start_offset, next_offset, halted_code FROM event_log.streams
          WHERE partition = 0 ORDER BY generation",
@@ -270,16 +286,14 @@ async fn an_offset_beyond_the_end_is_told_from_records_that_are_gone() {
     for statement in [
         // Beyond the end, and the last record is there.
         "UPDATE event_log.stream SET next_offset = 30, skipped = skipped + 10 WHERE partition = 0",
-        // Beyond the end, and no record was ever read.
-        "UPDATE event_log.stream SET next_offset = 30, start_offset = 30, appended = 0, duplicates = 0,
-            dead_lettered = 0, skipped = 0, last_record_offset = NULL, last_record_digest = NULL
-         WHERE partition = 1",
         // A record was read that is not there.
         "UPDATE event_log.stream SET next_offset = 30, skipped = skipped + 10, last_record_offset = 25
          WHERE partition = 2",
     ] {
         sql(&pipeline, statement).await;
     }
+    // Beyond the end, and no record was ever read in this generation.
+    resume_at(&pipeline, 1, 30).await;
     let mut ingest = ingest(&pipeline, &[], &[]);
     let topic = &pipeline.topic;
     let reason = halted(&pipeline, &ingest, topic, 0, "beyond_end").await;
@@ -296,13 +310,9 @@ async fn an_offset_beyond_the_end_is_told_from_records_that_are_gone() {
     );
     flows(&pipeline, topic, 3, 70).await;
 
-    // The operator has corrected the rows, and clears the halts.
-    let correct = "UPDATE event_log.stream
-        SET next_offset = 20, skipped = skipped - 10, last_record_offset = 19
-        WHERE partition IN (0, 2);
-        UPDATE event_log.stream SET next_offset = 0, start_offset = 0 WHERE partition = 1;
-        UPDATE event_log.stream SET halted_reason = NULL, halted_code = NULL, halted_at = NULL";
-    sql(&pipeline, correct).await;
+    for partition in 0..3 {
+        resume_at(&pipeline, partition, 20).await;
+    }
     for partition in 0..4 {
         flows(&pipeline, topic, partition, 71).await;
     }
