@@ -290,12 +290,19 @@ impl<'c> Poller<'c> {
 
     /// The error after which the client library does nothing more, with what to do about it.
     fn fatal(&self, error: KafkaError) -> anyhow::Error {
+        use RDKafkaErrorCode::{FencedInstanceId, UnreleasedInstanceId};
         match self.consumer.client().fatal_error() {
-            Some((RDKafkaErrorCode::FencedInstanceId, _)) => anyhow::anyhow!(
-                "another process has joined the group {:?} with this one's group.instance.id: give each process \
-                 its own in kafka.properties, or none",
-                self.shared.config.ingest.group_id
-            ),
+            Some((FencedInstanceId | UnreleasedInstanceId, words)) => {
+                let properties = &self.shared.config.kafka.properties;
+                let id = properties
+                    .get("group.instance.id")
+                    .map_or("", String::as_str);
+                anyhow::anyhow!(
+                    "another process is in the group {:?} with the group.instance.id {id:?}: give each process its \
+                     own in kafka.properties, or none ({words})",
+                    self.shared.config.ingest.group_id
+                )
+            }
             Some((_, words)) => {
                 anyhow::Error::new(error).context(format!("the Kafka client cannot go on: {words}"))
             }
