@@ -65,7 +65,10 @@ impl Reading {
     pub(crate) fn new(worker: Worker, log: KnownLog) -> Self {
         let claim = worker.claim();
         let last = claim.last_record;
-        let unseen = last.filter(|last| log.low.is_none_or(|low| low <= last.offset));
+        let unseen = last.filter(|last| {
+            log.low.is_none_or(|low| low <= last.offset)
+                && log.damaged.is_none_or(|batch| batch > last.offset)
+        });
         let gone = last.filter(|_| unseen.is_none());
         Self {
             expected: claim.next_offset,
@@ -111,6 +114,8 @@ pub(crate) struct KnownLog {
     pub(crate) doubted: Option<Instant>,
     /// An offset that it began at: what lies before is gone.
     pub(crate) low: Option<i64>,
+    /// Where a batch begins that cannot be read (any more) and holds the last record.
+    pub(crate) damaged: Option<i64>,
 }
 
 /// A partition to be claimed.

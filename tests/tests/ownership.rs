@@ -382,7 +382,7 @@ async fn a_process_that_stands_still_while_its_claims_fail_leaves_no_partition_a
 }
 
 /// Takes everybody off the database, and gives it back as `swap` left it. Ingest must stand still.
-async fn alone_with_the_database(pipeline: &Pipeline, swap: &[String]) {
+async fn alone_with_the_database(pipeline: &Pipeline, swap: &[&str]) {
     let name = pipeline.database.url.rsplit('/').next().unwrap();
     let name = name.split('?').next().unwrap();
     let mut admin = PgConnection::connect(&pipeline.environment.database_url)
@@ -391,7 +391,7 @@ async fn alone_with_the_database(pipeline: &Pipeline, swap: &[String]) {
     let mut statements = vec![format!(
         "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{name}'"
     )];
-    statements.extend(swap.iter().map(|statement| statement.replace("NAME", name)));
+    statements.extend(swap.iter().map(|statement| statement.replace("DB", name)));
     for statement in statements {
         admin.execute(AssertSqlSafe(statement)).await.unwrap();
     }
@@ -408,7 +408,7 @@ async fn a_database_that_goes_back_under_a_running_process_is_filled_again_from_
     ingest.signal("STOP").unwrap();
     alone_with_the_database(
         &pipeline,
-        &["CREATE DATABASE \"NAME-standby\" TEMPLATE \"NAME\"".to_owned()],
+        &["CREATE DATABASE \"DB-standby\" TEMPLATE \"DB\""],
     )
     .await;
     ingest.signal("CONT").unwrap();
@@ -418,8 +418,8 @@ async fn a_database_that_goes_back_under_a_running_process_is_filled_again_from_
     alone_with_the_database(
         &pipeline,
         &[
-            "DROP DATABASE \"NAME\"".to_owned(),
-            "ALTER DATABASE \"NAME-standby\" RENAME TO \"NAME\"".to_owned(),
+            "DROP DATABASE \"DB\"",
+            "ALTER DATABASE \"DB-standby\" RENAME TO \"DB\"",
         ],
     )
     .await;

@@ -10,7 +10,7 @@ use rdkafka::error::KafkaResult;
 use super::{Poller, list_of};
 use crate::claims::BROKER_TIMEOUT;
 use crate::gather::Delivery;
-use crate::partitions::{Reading, TopicPartition};
+use crate::partitions::{KnownLog, Reading, TopicPartition};
 use crate::resume::{self, Finding, Halt, Verdict};
 use crate::worker::{Ended, Notice};
 
@@ -24,6 +24,8 @@ struct Place {
     expected: i64,
     /// The offset of the last record, where it is to be compared.
     unseen: Option<i64>,
+    /// See [`KnownLog::damaged`].
+    damaged: Option<i64>,
 }
 
 /// What is the matter with a partition that Kafka said is out of range.
@@ -47,6 +49,7 @@ impl Poller<'_> {
             worker: reading.worker.id,
             expected: reading.expected,
             unseen: reading.unseen.map(|last| last.offset),
+            damaged: reading.log.damaged,
         };
         let readings = partitions.readings();
         readings
@@ -147,7 +150,10 @@ impl Poller<'_> {
         for place in self.places() {
             match answers.then(|| self.range(&place)) {
                 Some(Ok(Range::Outside(finding))) => self.suspect(&place.partition, finding),
-                Some(Ok(Range::LastGone(low))) => self.restart_behind(&place.partition, low),
+                Some(Ok(Range::LastGone(low))) => {
+                    // As retention does it: the next offset is there.
+                    self.restart_behind(&place.partition, |log| log.low = Some(low));
+                }
                 Some(Ok(Range::Inside)) => {
                     others.push(place);
                     continue;
@@ -194,17 +200,16 @@ impl Poller<'_> {
         })
     }
 
-    /// The last record is gone, as retention does it, and the next offset is there.
-    fn restart_behind(&self, name: &TopicPartition, low: i64) {
+    /// Fetches from the next offset, without a look at the last record; `note` says why.
+    fn restart_behind(&self, name: &TopicPartition, note: impl FnOnce(&mut KnownLog)) {
         if let Some(reading) = self
             .group()
             .partitions()
             .reading(&name.topic, name.partition)
         {
             reading.seen();
-            reading.log.low = Some(low);
+            note(&mut reading.log);
         }
-        tracing::debug!(partition = %name, low, "the last record is gone, the next offset is not");
         if let Err(error) = self.group().restart(self.consumer, name) {
             let context = format!("the Kafka client refuses to read {name} from its next offset");
             self.group()
@@ -239,23 +244,37 @@ impl Poller<'_> {
                 .as_ref()
                 .and_then(|list| list.find_partition(&name.topic, name.partition))
                 .and_then(|element| element.offset().to_raw());
-            at.is_some() && (at == Some(place.expected) || at == position)
+            at.is_some() && [Some(place.expected), position, place.damaged].contains(&at)
         };
-        let (mut there, elsewhere): (Vec<_>, Vec<_>) =
+        let (mut there, others): (Vec<_>, Vec<_>) =
             self.places().into_iter().partition(stands_there);
-        if there.len() == 1
-            && let Some(place) = there.pop()
-        {
-            let expected = place.expected;
-            let reason = format!("the records from offset {expected} on cannot be read: {words}");
-            let label = "unreadable";
-            tracing::warn!(partition = %place.partition, reason, "nothing more can be read");
-            return self.end(&place.partition, Ended::Halt(label, reason));
-        }
-        // Not to be told: nothing that follows is to be trusted, so all that may be meant start anew.
-        let suspects = if there.is_empty() { elsewhere } else { there };
-        for place in suspects {
-            self.reclaim(place, format!("Kafka's records cannot be read: {words}"));
+        // Where the last record is to be compared, its batch is read again, which begins before it.
+        let compares = |place: &Place| at.is_some_and(|at| place.unseen >= Some(at));
+        let (mut behind, elsewhere): (Vec<_>, Vec<_>) = others.into_iter().partition(compares);
+        match (there.pop(), behind.pop(), at) {
+            (Some(place), None, _) if there.is_empty() => {
+                let expected = place.expected;
+                let reason =
+                    format!("the records from offset {expected} on cannot be read: {words}");
+                tracing::warn!(partition = %place.partition, reason, "nothing more can be read");
+                self.end(&place.partition, Ended::Halt("unreadable", reason));
+            }
+            (None, Some(place), Some(at)) if behind.is_empty() => {
+                let name = &place.partition;
+                tracing::warn!(partition = %name, words, "the last record cannot be compared");
+                self.restart_behind(name, |log| log.damaged = Some(at));
+            }
+            // Not to be told: nothing that follows is to be trusted, so all that may be meant start
+            // anew. Those that can be read do not stand there any more the next time.
+            (place, last, _) => {
+                there.extend(place);
+                there.extend(last);
+                there.extend(behind);
+                let suspects = if there.is_empty() { elsewhere } else { there };
+                for place in suspects {
+                    self.reclaim(place, format!("Kafka's records cannot be read: {words}"));
+                }
+            }
         }
     }
 }
