@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaResult;
+use rdkafka::{Offset, TopicPartitionList};
 
 use super::{Poller, list_of};
 use crate::claims::BROKER_TIMEOUT;
@@ -144,24 +145,18 @@ impl Poller<'_> {
 
     /// Some partition's position is outside its log; the error does not say which.
     pub(super) fn find_out_of_range(&mut self) {
+        let places = self.places();
+        let ranges = self.ranges(&places);
         let mut others = Vec::new();
         let mut found = 0;
-        let mut answers = true;
-        for place in self.places() {
-            match answers.then(|| self.range(&place)) {
-                Some(Ok(Range::Outside(finding))) => self.suspect(&place.partition, finding),
-                Some(Ok(Range::LastGone(low))) => {
+        for (place, range) in places.into_iter().zip(ranges) {
+            match range {
+                Range::Outside(finding) => self.suspect(&place.partition, finding),
+                Range::LastGone(low) => {
                     // As retention does it: the next offset is there.
                     self.restart_behind(&place.partition, |log| log.low = Some(low));
                 }
-                Some(Ok(Range::Inside)) => {
-                    others.push(place);
-                    continue;
-                }
-                // Brokers that do not answer for one partition are not asked for the others: this
-                // thread has to poll.
-                Some(Err(_)) | None => {
-                    answers = false;
+                Range::Inside => {
                     others.push(place);
                     continue;
                 }
@@ -183,21 +178,41 @@ impl Poller<'_> {
         }
     }
 
-    fn range(&self, place: &Place) -> KafkaResult<Range> {
-        let TopicPartition { topic, partition } = &place.partition;
-        let expected = place.expected;
-        let (low, high) = self
-            .consumer
-            .fetch_watermarks(topic, *partition, BROKER_TIMEOUT)?;
-        Ok(if expected < low {
-            Range::Outside(Finding::Expired { low })
-        } else if expected > high {
-            Range::Outside(Finding::BeyondEnd { high })
-        } else if place.unseen.is_some_and(|last| last < low) {
-            Range::LastGone(low)
-        } else {
-            Range::Inside
-        })
+    /// Where the partitions stand in Kafka's logs. All are asked for at once: an answer may wait half a
+    /// second behind one to a fetch, and this thread has to poll. Those that Kafka says nothing of
+    /// are taken to be inside.
+    fn ranges(&self, places: &[Place]) -> Vec<Range> {
+        let lows = self.offsets(places, Offset::Beginning);
+        let bounds = lows.and_then(|lows| Ok((lows, self.offsets(places, Offset::End)?)));
+        let (lows, highs) = match bounds {
+            Ok(bounds) => bounds,
+            Err(error) => {
+                tracing::warn!(%error, "Kafka does not say where its logs begin and end");
+                return places.iter().map(|_| Range::Inside).collect();
+            }
+        };
+        let offset = |list: &TopicPartitionList, name: &TopicPartition| {
+            let element = list.find_partition(&name.topic, name.partition)?;
+            element.error().ok()?;
+            element.offset().to_raw().filter(|offset| *offset >= 0)
+        };
+        let range = |place: &Place| {
+            let name = &place.partition;
+            let bounds = offset(&lows, name).zip(offset(&highs, name));
+            bounds.map_or(Range::Inside, |(low, high)| range(place, low, high))
+        };
+        places.iter().map(range).collect()
+    }
+
+    fn offsets(&self, places: &[Place], which: Offset) -> KafkaResult<TopicPartitionList> {
+        let mut list = TopicPartitionList::new();
+        for Place { partition, .. } in places {
+            list.add_partition_offset(&partition.topic, partition.partition, which)?;
+        }
+        if places.is_empty() {
+            return Ok(list);
+        }
+        self.consumer.offsets_for_times(list, BROKER_TIMEOUT)
     }
 
     /// Fetches from the next offset, without a look at the last record; `note` says why.
@@ -219,15 +234,13 @@ impl Poller<'_> {
 
     /// The log of a partition seems to end before the next offset.
     pub(super) fn find_short(&self, name: &TopicPartition) {
-        let places = self.places();
-        let Some(place) = places.iter().find(|place| place.partition == *name) else {
+        let mut places = self.places().into_iter();
+        let Some(place) = places.find(|place| place.partition == *name) else {
             return;
         };
-        match self.range(place) {
-            Ok(Range::Outside(finding)) => self.suspect(name, finding),
-            // The end was another one's, or it lies at an open transaction.
-            Ok(_) => {}
-            Err(error) => tracing::debug!(%error, partition = %name, "cannot ask where it ends"),
+        // Otherwise the end was another one's, or it lies at an open transaction.
+        if let Some(Range::Outside(finding)) = self.ranges(&[place]).pop() {
+            self.suspect(name, finding);
         }
     }
 
@@ -276,6 +289,19 @@ impl Poller<'_> {
                 }
             }
         }
+    }
+}
+
+/// Where a partition stands in a log that begins at `low` and ends at `high`.
+fn range(place: &Place, low: i64, high: i64) -> Range {
+    if place.expected < low {
+        Range::Outside(Finding::Expired { low })
+    } else if place.expected > high {
+        Range::Outside(Finding::BeyondEnd { high })
+    } else if place.unseen.is_some_and(|last| last < low) {
+        Range::LastGone(low)
+    } else {
+        Range::Inside
     }
 }
 
