@@ -181,7 +181,7 @@ async fn poll_until(
         .name("kafka-poll".to_owned())
         .spawn(move || {
             // The receiver is gone only where this thread took too long; nobody needs the result then.
-            let _ = ended.send(poll::run(&kafka, &shared, runtime, &stop));
+            let _ = ended.send(poll::run(&kafka, &shared, &runtime, &stop));
         })
         .context("cannot start the Kafka thread")?;
     tokio::select! {

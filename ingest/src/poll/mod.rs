@@ -4,6 +4,7 @@
 mod lost;
 mod upkeep;
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -34,8 +35,48 @@ const POLL: Duration = Duration::from_millis(50);
 /// How often notices are read and paused partitions looked at.
 const HOUSEKEEPING: Duration = Duration::from_millis(20);
 
+/// A static member that is fenced again within this time shares its name with another process.
+const FENCED_AGAIN: Duration = Duration::from_secs(60);
+
+/// The broker takes this process's requests for another one's (KIP-345).
+#[derive(Debug)]
+struct InstanceFenced(String);
+
+impl fmt::Display for InstanceFenced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for InstanceFenced {}
+
 /// Runs the consumer until `stop`, then lets the batches under way finish and leaves the group.
+///
+/// A static member may be fenced by itself: it joins again after a lost connection, and a request from
+/// before is still on its way. The client library then does nothing more, so a new one joins, once.
 pub(crate) fn run(
+    config: &ClientConfig,
+    shared: &Arc<Shared>,
+    runtime: &Handle,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let mut fenced: Option<Instant> = None;
+    loop {
+        match take_part(config, shared, runtime.clone(), stop) {
+            Err(error)
+                if error.is::<InstanceFenced>()
+                    && fenced.is_none_or(|at| at.elapsed() > FENCED_AGAIN) =>
+            {
+                tracing::warn!("{error}; joining once more");
+                fenced = Some(Instant::now());
+            }
+            result => return result,
+        }
+    }
+}
+
+/// One membership in the group, from the first question to Kafka to the last answer.
+fn take_part(
     config: &ClientConfig,
     shared: &Arc<Shared>,
     runtime: Handle,
@@ -297,11 +338,12 @@ impl<'c> Poller<'c> {
                 let id = properties
                     .get("group.instance.id")
                     .map_or("", String::as_str);
-                anyhow::anyhow!(
-                    "another process is in the group {:?} with the group.instance.id {id:?}: give each process its \
-                     own in kafka.properties, or none ({words})",
-                    self.shared.config.ingest.group_id
-                )
+                let group = &self.shared.config.ingest.group_id;
+                InstanceFenced(format!(
+                    "another process is in the group {group:?} with the group.instance.id {id:?}: give each process \
+                     its own in kafka.properties, or none ({words})"
+                ))
+                .into()
             }
             Some((_, words)) => {
                 anyhow::Error::new(error).context(format!("the Kafka client cannot go on: {words}"))
