@@ -93,7 +93,8 @@ async fn rounds(options: &Options, servers: &mut Servers, dir: &Path) -> Result<
         let plan = plan(options.seed, round, options.round);
         let scratch = dir.join(format!("round-{round}"));
         eprintln!(
-            "round {round}: {:?}, {} partitions, {} faults in {:?}",
+            "round {round}: {:?}, {:?}, {} partitions, {} faults in {:?}",
+            plan.pace,
             plan.protocol,
             plan.partitions,
             plan.faults.len(),

@@ -4,7 +4,7 @@
 //! that nobody arranged is a violation: no fault may need a restart.
 
 use super::deployment::Deployment;
-use super::schedule::{INGEST, Kind, PROJECTORS, Plan};
+use super::schedule::{INGEST, Kind, PROJECTORS, Pace, Plan};
 use super::tally::Shared;
 use crate::process::Process;
 use anyhow::{Result, bail};
@@ -99,7 +99,7 @@ impl Fleet {
             rng: StdRng::seed_from_u64(plan.seed),
             slots: ingest.chain(projectors).collect(),
             visitors: Vec::new(),
-            arms: !plan.solo,
+            arms: plan.pace != Pace::Solo,
         }
     }
 

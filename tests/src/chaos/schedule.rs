@@ -138,6 +138,17 @@ pub enum Protocol {
     Consumer,
 }
 
+/// Which faults come in a round, and how close to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// All kinds, on top of each other, while processes die and stand still at named places.
+    Storm,
+    /// All kinds, each when the one before is overcome; no process is armed.
+    Solo,
+    /// Only processes die and stand still, as often as they can.
+    Kills,
+}
+
 /// One round's plan.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -145,9 +156,8 @@ pub struct Plan {
     pub seed: u64,
     /// How the group shares its partitions.
     pub protocol: Protocol,
-    /// One fault at a time: each begins when the one before is overcome, and no process is armed.
-    /// Otherwise they come as they come, one on top of the other.
-    pub solo: bool,
+    /// Which faults come, and how close to each other.
+    pub pace: Pace,
     /// Partitions at the start.
     pub partitions: i32,
     /// Faults, each with its time after the start, in order.
@@ -173,7 +183,7 @@ pub fn round_seed(seed: u64, round: u64) -> u64 {
 pub fn plan(seed: u64, round: u64, lasts: Duration) -> Plan {
     let seed = round_seed(seed, round);
     let mut rng = StdRng::seed_from_u64(seed);
-    let (protocol, solo) = kind_of(round);
+    let (protocol, pace) = kind_of(round);
     let partitions = rng.random_range(4..=8);
     let mut faults = Vec::new();
     let mut deck = Vec::new();
@@ -181,39 +191,44 @@ pub fn plan(seed: u64, round: u64, lasts: Duration) -> Plan {
     while at + Duration::from_secs(4) < lasts {
         let fault = loop {
             if deck.is_empty() {
-                deck = shuffled_deck(&mut rng);
+                deck = shuffled_deck(pace, &mut rng);
             }
             if let Some(fault) = deck.pop() {
                 break fault;
             }
         };
         faults.push((at, fault));
-        at += Duration::from_millis(rng.random_range(500..2_000));
+        let pause = match pace {
+            Pace::Kills => 100..700,
+            Pace::Storm | Pace::Solo => 500..2_000,
+        };
+        at += Duration::from_millis(rng.random_range(pause));
     }
     Plan {
         seed,
         protocol,
-        solo,
+        pace,
         partitions,
         faults,
         lasts,
     }
 }
 
-/// In turn, so that a short run meets more than one. Most storms meet static members, whose group
-/// need not wait for a session to run out after each kill.
-fn kind_of(round: u64) -> (Protocol, bool) {
+/// In turn, so that a short run meets more than one. Most kills meet static members, whose group need
+/// not wait for a session to run out each time.
+fn kind_of(round: u64) -> (Protocol, Pace) {
     let dynamic = [Protocol::Cooperative, Protocol::Consumer, Protocol::Eager];
     let next = |at: u64| dynamic[usize::try_from(at % 3).unwrap_or_default()];
     match round % 4 {
-        1 => (next(round / 4), true),
-        3 => (next(round / 4 + 1), false),
-        _ => (Protocol::Static, false),
+        0 => (Protocol::Static, Pace::Storm),
+        1 => (next(round / 4), Pace::Solo),
+        2 => (Protocol::Static, Pace::Kills),
+        _ => (next(round / 4 + 1), Pace::Storm),
     }
 }
 
 /// Every fault once or more, in random order: a round that is long enough meets each.
-fn shuffled_deck(rng: &mut StdRng) -> Vec<Fault> {
+fn shuffled_deck(pace: Pace, rng: &mut StdRng) -> Vec<Fault> {
     use Kind::{Ingest, Projectors};
     use Server::{Kafka, Postgres};
     let mut lasts = |from: u64, to: u64| Duration::from_millis(rng.random_range(from..to));
@@ -268,6 +283,15 @@ fn shuffled_deck(rng: &mut StdRng) -> Vec<Fault> {
     }
     for slot in 0..PROJECTORS {
         deck.extend([Fault::Kill(Projectors, slot); 2]);
+    }
+    if pace == Pace::Kills {
+        let of_processes = |fault: &Fault| {
+            matches!(
+                fault,
+                Fault::Kill(..) | Fault::Freeze(..) | Fault::AddPartition | Fault::Visitor(_)
+            )
+        };
+        deck.retain(of_processes);
     }
     deck.shuffle(rng);
     deck
