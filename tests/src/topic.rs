@@ -146,11 +146,12 @@ impl Topic {
     /// # Errors
     /// Where the broker does not know them.
     pub async fn learn_partitions(&self, total: i32) -> Result<()> {
-        wait_until("the new partition", ANSWER, async || {
+        wait_until("the new partition", ANSWER * 2, async || {
             let topic = self.clone();
             let known = tokio::task::spawn_blocking(move || {
                 let client = topic.producer.client();
-                let metadata = client.fetch_metadata(Some(&topic.name), ANSWER)?;
+                // Short, and again: a connection that a broker's end broke answers nothing.
+                let metadata = client.fetch_metadata(Some(&topic.name), Duration::from_secs(2))?;
                 let partitions = metadata
                     .topics()
                     .first()
@@ -274,5 +275,7 @@ fn producer(bootstrap: &str) -> Result<FutureProducer> {
 fn client(bootstrap: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", bootstrap);
+    // Brokers of tests come back soon.
+    config.set("reconnect.backoff.max.ms", "1000");
     config
 }

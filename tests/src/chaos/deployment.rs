@@ -2,7 +2,7 @@
 //!
 //! Called by [`super::round`] and [`super::fleet`].
 
-use super::schedule::{Kind, Plan, Protocol};
+use super::schedule::{INGEST, Kind, Plan, Protocol};
 use super::servers::Servers;
 use crate::environment::{Environment, run_to_end, said, unique_name};
 use crate::topic::Topic;
@@ -69,7 +69,8 @@ impl Deployment {
     #[must_use]
     pub fn program(&self, kind: Kind, slot: usize) -> Command {
         let mut command = self.command(kind.program());
-        if kind == Kind::Ingest && self.is_static() {
+        // Visitors have no names of their own: two may be there at once.
+        if kind == Kind::Ingest && slot < INGEST && self.is_static() {
             let id = format!("{}-{slot}", self.group);
             command.env("RUNLOG_KAFKA__PROPERTIES__GROUP_INSTANCE_ID", id);
         }
