@@ -268,6 +268,8 @@ fn producer(bootstrap: &str) -> Result<FutureProducer> {
     Ok(client(bootstrap)
         .set("enable.idempotence", "true")
         .set("linger.ms", "5")
+        // A partition that had no leader when it was learned is asked about again soon.
+        .set("topic.metadata.refresh.interval.ms", "2000")
         .set("message.max.bytes", MAX_MESSAGE_BYTES)
         .create()?)
 }
