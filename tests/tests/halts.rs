@@ -210,9 +210,12 @@ async fn a_topic_made_again_while_nobody_reads_halts_also_where_it_was_refilled(
     assert_eq!(ingest.terminate().await.unwrap().code(), Some(0));
 }
 
-#[tokio::test]
-async fn a_topic_made_again_while_it_is_read_halts() {
+async fn made_again_while_it_is_read(protocol: Option<&str>) {
     let pipeline = Pipeline::fresh(1).await.unwrap();
+    if let Some(protocol) = protocol {
+        let property = format!("[kafka.properties]\n{protocol}\n");
+        pipeline.configure(&property).unwrap();
+    }
     let other = Topic::fresh(&pipeline.environment, 1).await.unwrap();
     let mut ingest = ingest(&pipeline, &[&other], &[]);
     ingest.wait_ready().await.unwrap();
@@ -229,6 +232,22 @@ async fn a_topic_made_again_while_it_is_read_halts() {
     flows(&pipeline, &other, 0, 66).await;
     clear(&mut ingest).await;
     assert_eq!(ingest.terminate().await.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_topic_made_again_while_it_is_read_halts() {
+    made_again_while_it_is_read(None).await;
+}
+
+#[tokio::test]
+async fn a_topic_made_again_while_it_is_read_halts_with_the_eager_protocol() {
+    let eager = "\"partition.assignment.strategy\" = \"range\"";
+    made_again_while_it_is_read(Some(eager)).await;
+}
+
+#[tokio::test]
+async fn a_topic_made_again_while_it_is_read_halts_with_the_new_protocol() {
+    made_again_while_it_is_read(Some("\"group.protocol\" = \"consumer\"")).await;
 }
 
 #[tokio::test]
