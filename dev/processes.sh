@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Kafka and PostgreSQL of one stack as ordinary processes of this machine (mode native). Sourced by dev/stack, whose
-# variables it uses (DIR, KAFKA_PORT, CONTROLLER_PORT, POSTGRES_PORT, DATABASE, FSYNC, START_SECONDS, STARTED); never
-# run. What both servers are told here and in docker-compose.yml is compared by dev/check-compose.
+# variables it uses (DIR, KAFKA_PORT, CONTROLLER_PORT, KAFKA_PROXIED_PORT, KAFKA_PROXY_PORT, POSTGRES_PORT, DATABASE,
+# FSYNC, START_SECONDS, STARTED); never run. What both servers are told here and in docker-compose.yml is compared by dev/check-compose.
 
 # ---------------------------------------------------------------- PostgreSQL
 
@@ -138,12 +138,17 @@ KAFKA=(java -Xmx512m -XX:+UseSerialGC -Dorg.slf4j.simpleLogger.showDateTime=true
   "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS" -cp "$KAFKA_LIB/*")
 
 kafka_configure() {
+  local proxied='' advertised=''
+  if [[ -n ${KAFKA_PROXY_PORT:-} ]]; then
+    proxied=,PROXIED://127.0.0.1:$KAFKA_PROXIED_PORT
+    advertised=,PROXIED://127.0.0.1:$KAFKA_PROXY_PORT
+  fi
   cat >"$DIR/kafka.properties" <<CONF
 process.roles=broker,controller
 node.id=1
 controller.quorum.bootstrap.servers=127.0.0.1:$CONTROLLER_PORT
-listeners=PLAINTEXT://127.0.0.1:$KAFKA_PORT,CONTROLLER://127.0.0.1:$CONTROLLER_PORT
-advertised.listeners=PLAINTEXT://127.0.0.1:$KAFKA_PORT,CONTROLLER://127.0.0.1:$CONTROLLER_PORT
+listeners=PLAINTEXT://127.0.0.1:$KAFKA_PORT,CONTROLLER://127.0.0.1:$CONTROLLER_PORT$proxied
+advertised.listeners=PLAINTEXT://127.0.0.1:$KAFKA_PORT,CONTROLLER://127.0.0.1:$CONTROLLER_PORT$advertised
 controller.listener.names=CONTROLLER
 log.dirs=$DIR/kafka
 auto.create.topics.enable=false
@@ -157,6 +162,16 @@ transaction.state.log.num.partitions=4
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 CONF
+  [[ -z $proxied ]] || cat >>"$DIR/kafka.properties" <<PROXIED
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+# A member that died is let go of soon, under the classic protocol and under KIP-848.
+group.min.session.timeout.ms=1000
+group.consumer.min.session.timeout.ms=1000
+group.consumer.session.timeout.ms=4000
+group.consumer.min.heartbeat.interval.ms=500
+group.consumer.heartbeat.interval.ms=1000
+PROXIED
 }
 
 # A cluster id as Kafka writes them: 16 random bytes in URL-safe base64. Not by Kafka's own tool: a JVM costs seconds.
@@ -200,12 +215,15 @@ stop_kafka() { stop_process Kafka "$DIR/kafka.pid" 60 TERM KILL; }
 
 native_running() { is_alive "$DIR/$1.pid"; }
 
+# native_start [kafka|postgres]
 native_start() {
-  kafka_start
-  pg_start
-  wait_for PostgreSQL "$DIR/postgres.pid" "$DIR/postgres.log" "$START_SECONDS" pg_answers
-  pg_make_database
-  wait_for Kafka "$DIR/kafka.pid" "$DIR/kafka.log" "$START_SECONDS" kafka_answers
+  [[ ${1:-kafka} != kafka ]] || kafka_start
+  if [[ ${1:-postgres} == postgres ]]; then
+    pg_start
+    wait_for PostgreSQL "$DIR/postgres.pid" "$DIR/postgres.log" "$START_SECONDS" pg_answers
+    pg_make_database
+  fi
+  [[ ${1:-kafka} != kafka ]] || wait_for Kafka "$DIR/kafka.pid" "$DIR/kafka.log" "$START_SECONDS" kafka_answers
 }
 
 native_stop() {

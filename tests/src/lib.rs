@@ -2,10 +2,11 @@
 //! generator of hostile records, and an oracle that recomputes from the bytes that were sent what
 //! the log and the read models must hold.
 //!
-//! Called by the suites in `tests/`. It depends on none of the product's crates, on purpose: the
+//! Called by the suites in `tests/` and by the program `runlog-chaos`. It depends on none of the product's crates, on purpose: the
 //! oracle would otherwise agree with the product's mistakes. The views that docs name and the
 //! command line are all that it knows of the product.
 
+pub mod chaos;
 pub mod database;
 pub mod environment;
 pub mod generator;

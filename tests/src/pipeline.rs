@@ -4,8 +4,8 @@
 
 use crate::database::Database;
 use crate::environment::{Environment, unique_name};
-use crate::observe::{self, Progress};
-use crate::oracle::log::Log;
+use crate::observe::{self, Observed, Progress};
+use crate::oracle::log::{Appended, Log};
 use crate::oracle::table::{Table, differences};
 use crate::oracle::{Produced, expect, fold, log};
 use crate::process::Process;
@@ -156,51 +156,53 @@ impl Pipeline {
     pub async fn differences(&self, records: &[Produced]) -> Result<Vec<String>> {
         let expected: Log = log::judge(records);
         let observed = observe::observe(&self.database.pool).await?;
-        let name = &self.topic.name;
-        let mut lines = differences(
-            "streams",
-            &expect::ledger(&expected, name),
-            &observed.ledger,
-        );
-        lines.extend(differences(
-            "run_events",
-            &expect::run_events(&expected, name),
-            &observed.run_events,
-        ));
-        let dead_letters = expect::dead_letters(&expected, records, name);
-        lines.extend(differences(
-            "dead_letters",
-            &dead_letters,
-            &observed.dead_letters,
-        ));
-        lines.extend(clock_differences(&observed.run_events)?);
-        let times = observe::persisted_at(&observed.run_events)?;
-        if expected
-            .appended
-            .iter()
-            .any(|row| !times.contains_key(&(row.partition, row.offset)))
-        {
-            lines.push("read models: not compared, because rows of the log are missing".to_owned());
-            return Ok(lines);
-        }
-        let models = fold::fold(&expected.appended, &times);
-        lines.extend(differences(
-            "run_current",
-            &models.run_current,
-            &observed.run_current,
-        ));
-        lines.extend(differences(
-            "step_attempt",
-            &models.step_attempt,
-            &observed.step_attempt,
-        ));
-        lines.extend(differences(
+        compare(&expected, &observed, records, &self.topic.name)
+    }
+}
+
+/// Every difference between what the oracle expects of the records and what the views say.
+///
+/// # Errors
+/// Where a row has no time.
+pub fn compare(
+    expected: &Log,
+    observed: &Observed,
+    records: &[Produced],
+    topic: &str,
+) -> Result<Vec<String>> {
+    let mut lines = differences(
+        "streams",
+        &expect::ledger(expected, topic),
+        &observed.ledger,
+    );
+    let run_events = expect::run_events(expected, topic);
+    lines.extend(differences("run_events", &run_events, &observed.run_events));
+    let dead_letters = expect::dead_letters(expected, records, topic);
+    lines.extend(differences(
+        "dead_letters",
+        &dead_letters,
+        &observed.dead_letters,
+    ));
+    lines.extend(clock_differences(&observed.run_events)?);
+    let times = observe::persisted_at(&observed.run_events)?;
+    let is_there = |row: &Appended| times.contains_key(&(row.partition, row.offset));
+    if !expected.appended.iter().all(is_there) {
+        lines.push("read models: not compared, because rows of the log are missing".to_owned());
+        return Ok(lines);
+    }
+    let models = fold::fold(&expected.appended, &times);
+    for (name, expected, observed) in [
+        ("run_current", &models.run_current, &observed.run_current),
+        ("step_attempt", &models.step_attempt, &observed.step_attempt),
+        (
             "run_inconsistency",
             &models.run_inconsistency,
             &observed.run_inconsistency,
-        ));
-        Ok(lines)
+        ),
+    ] {
+        lines.extend(differences(name, expected, observed));
     }
+    Ok(lines)
 }
 
 /// Within a partition the database's clock never goes back.

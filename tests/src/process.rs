@@ -140,6 +140,36 @@ impl Process {
         self.child.id()
     }
 
+    /// How the process ended, if it has.
+    ///
+    /// # Errors
+    /// Where the kernel does not say.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
+    /// Whether a SIGSTOP holds the process.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        // The state stands behind the program's name, which may hold anything.
+        stat.is_ok_and(|stat| {
+            stat.rsplit_once(')')
+                .is_some_and(|(_, rest)| rest.starts_with(" T"))
+        })
+    }
+
+    /// The end of what it has written, for messages.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        format!(
+            "{}, whose log {} ends with:\n{}",
+            self.name,
+            self.log.display(),
+            tail(&self.log, TAIL)
+        )
+    }
+
     /// Waits until the process ends by itself.
     ///
     /// # Errors
@@ -160,15 +190,6 @@ impl Process {
     pub fn written(&self) -> Result<String> {
         Ok(String::from_utf8_lossy(&std::fs::read(&self.log)?).into_owned())
     }
-
-    fn describe(&self) -> String {
-        format!(
-            "{}, whose log {} ends with:\n{}",
-            self.name,
-            self.log.display(),
-            tail(&self.log, TAIL)
-        )
-    }
 }
 
 impl Drop for Process {
@@ -183,7 +204,10 @@ impl Drop for Process {
 }
 
 /// A port that was free a moment ago.
-fn free_port() -> Result<u16> {
+///
+/// # Errors
+/// Where the kernel gives none.
+pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 

@@ -40,6 +40,9 @@ pub enum Intent {
 pub struct Record {
     /// Kafka partition.
     pub partition: i32,
+    /// What a partitioner makes of the run's id: with another number of partitions the record
+    /// belongs elsewhere.
+    pub hash: u32,
     /// Key bytes.
     pub key: Option<Vec<u8>>,
     /// Value bytes.
@@ -74,6 +77,19 @@ pub fn generate(seed: u64, count: usize, partitions: i32) -> Vec<Record> {
     generator.records
 }
 
+/// FNV-1a of the run id.
+fn hash_of(run: &str) -> u32 {
+    run.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    })
+}
+
+/// A producer's partitioner.
+#[must_use]
+pub fn partition_of(hash: u32, partitions: i32) -> i32 {
+    i32::try_from(hash % u32::try_from(partitions).unwrap_or(1)).unwrap_or_default()
+}
+
 struct Generator {
     rng: StdRng,
     partitions: i32,
@@ -104,12 +120,8 @@ impl Generator {
         }
     }
 
-    /// FNV-1a of the run id: a producer's partitioner.
     fn partition_of(&self, run: &str) -> i32 {
-        let hash = run.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-        });
-        i32::try_from(hash % u32::try_from(self.partitions).unwrap_or(1)).unwrap_or_default()
+        partition_of(hash_of(run), self.partitions)
     }
 
     fn runs_under_way(&mut self) {
@@ -173,9 +185,10 @@ impl Generator {
             1 => Some("application/json; charset=utf-8".to_owned()),
             _ => None,
         };
-        let partition = self.partition_of(&draft.run);
+        let hash = hash_of(&draft.run);
         self.records.push(Record {
-            partition,
+            partition: partition_of(hash, self.partitions),
+            hash,
             key,
             value: Some(value),
             content_type,
@@ -323,6 +336,7 @@ impl Generator {
             let partition = self.rng.random_range(0..self.partitions);
             self.records.push(Record {
                 partition,
+                hash: partition.unsigned_abs(),
                 key: None,
                 value: Some(value),
                 content_type: None,
@@ -336,6 +350,7 @@ impl Generator {
         let (value, content_type) = (spoilt.value, spoilt.content_type);
         self.records.push(Record {
             partition,
+            hash: partition.unsigned_abs(),
             key,
             value,
             content_type,

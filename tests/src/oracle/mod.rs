@@ -8,6 +8,7 @@
 //! * [`envelope`]: bytes to an event, or to the reason why it must be a dead letter
 //! * [`key`]: the derivation of the idempotency key
 //! * [`log`]: appended, duplicate, conflict or reused event id, and the resulting rows
+//! * [`witness`]: the same where timing had a say, explained by the rows that are there
 //! * [`fold`]: rows of one run to the read models
 //! * [`expect`]: the expected rows, view by view
 //! * [`table`]: comparison of expected with actual rows
@@ -19,6 +20,7 @@ pub mod json;
 pub mod key;
 pub mod log;
 pub mod table;
+pub mod witness;
 
 /// A record that Kafka acknowledged, with the place it was given.
 #[derive(Clone, Debug)]
