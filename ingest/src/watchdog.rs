@@ -85,6 +85,17 @@ enum Thing {
     Fetch(u64),
 }
 
+impl Thing {
+    /// The higher, the more rests on it.
+    fn depth(self) -> u8 {
+        match self {
+            Self::Runtime => 2,
+            Self::PollThread => 1,
+            Self::Worker(_) | Self::Fetch(_) => 0,
+        }
+    }
+}
+
 /// What one look saw of a thing.
 #[derive(Debug, Clone)]
 struct Seen {
@@ -128,12 +139,12 @@ struct Watch {
 }
 
 impl Watch {
-    /// Takes a look into account, `passed` after the one before; the stall that has lasted longest, if
-    /// there is one.
+    /// Takes a look into account, `passed` after the one before. If something has stood still for its
+    /// limit, the answer names what is likely to have kept it from moving.
     fn look(&mut self, passed: Duration, seen: &[Seen]) -> Option<Stall> {
         self.things
             .retain(|thing, _| seen.iter().any(|seen| seen.thing == *thing));
-        let mut stalls = Vec::new();
+        let (mut stalls, mut is_over) = (Vec::new(), false);
         for seen in seen {
             let fresh = || Still {
                 moved: seen.moved,
@@ -150,7 +161,9 @@ impl Watch {
             still.unmoved = lasting(still.unmoved, passed, unmoved);
             still.unexplained = lasting(still.unexplained, passed, unexplained);
             (still.moved, still.tried) = (seen.moved, seen.tried);
-            if still.unexplained >= seen.limit {
+            is_over |= still.unexplained >= seen.limit;
+            // What hangs, and what hangs because of it, reach their limits one soon after the other.
+            if still.unexplained >= seen.limit / 2 {
                 stalls.push(Stall {
                     thing: seen.thing,
                     place: seen.place.clone(),
@@ -158,7 +171,10 @@ impl Watch {
                 });
             }
         }
-        stalls.into_iter().max_by_key(|stall| stall.lasted)
+        let deepest = stalls
+            .into_iter()
+            .max_by_key(|stall| (stall.thing.depth(), stall.lasted));
+        deepest.filter(|_| is_over)
     }
 
     /// How long the work that waits longest has not moved.

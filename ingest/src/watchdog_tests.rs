@@ -121,6 +121,22 @@ fn the_one_that_stood_still_first_is_named() {
 }
 
 #[test]
+fn what_the_others_rest_on_is_named_before_them() {
+    let looks = (0..20).map(|n: i64| {
+        let runtime = seen(Thing::Runtime, n.min(2));
+        vec![seen(Thing::Worker(1), 1), runtime, seen(Thing::Fetch(1), 1)]
+    });
+    let (look, stall) = first_stall(looks).unwrap();
+    assert_eq!((look, stall.thing), (6, Thing::Runtime));
+    // One that went on for most of the time is not to blame.
+    let looks = (0..20).map(|n: i64| {
+        let runtime = seen(Thing::Runtime, n.min(4));
+        vec![seen(Thing::Worker(1), 1), runtime]
+    });
+    assert_eq!(first_stall(looks).unwrap().1.thing, Thing::Worker(1));
+}
+
+#[test]
 fn a_worker_that_goes_takes_its_time_with_it() {
     let looks = (0..40).map(|n| vec![seen(Thing::Worker(n / 4), 1)]);
     assert_eq!(first_stall(looks), None);

@@ -14,6 +14,7 @@ pub mod observe;
 pub mod oracle;
 pub mod pipeline;
 pub mod process;
+pub mod threads;
 pub mod topic;
 pub mod wait;
 pub mod wire;

@@ -187,3 +187,24 @@ async fn large_events_are_read_in_batches_of_bounded_size() {
     assert!(batches.iter().all(|bytes| *bytes < 20 << 20), "{batches:?}");
     assert!(batches.len() > 1, "{batches:?}");
 }
+
+#[tokio::test]
+async fn events_that_storage_compresses_well_do_not_fill_the_memory() {
+    let database = Database::new().await;
+    let mut log = Log::new(&database);
+    let stream = log.stream(0, 1, 0).await;
+    let text = "x".repeat(1 << 20);
+    for _ in 0..100 {
+        log.append(stream, "r", run("Note").payload(json!({ "text": text })))
+            .await;
+    }
+    let stored = "SELECT sum(pg_column_size(payload))::bigint FROM event_log.event";
+    assert!(database.number(stored).await < 2 << 20);
+    let scales = Arc::new(Scales::default());
+    let running = Running::start_with(&database, "one", settings(), scales.clone());
+    database.caught_up().await;
+    running.stop().await;
+    let batches = scales.0.lock().unwrap();
+    assert_eq!(batches.iter().sum::<usize>() >> 20, 100);
+    assert!(batches.iter().all(|bytes| *bytes < 60 << 20), "{batches:?}");
+}
