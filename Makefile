@@ -1,8 +1,8 @@
 # The commands of a clone. Each is a script in dev/ that can be run by itself; this file only names them.
 .DEFAULT_GOAL := help
-.PHONY: help build demo up down test lint bench
+.PHONY: help build demo up down test lint bench chaos
 KEEP ?=
-export KEEP
+export KEEP MINUTES SEED ROUND ROUND_SECONDS RATE
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ lint: ## Run only the checks: format, clippy, scripts, compose file, documents
 
 bench: ## Measure throughput on this machine
 	@dev/bench
+
+chaos: ## Break everything for MINUTES (2) and check that nothing is lost (SEED=N repeats a run, ROUND=N one round)
+	@dev/chaos
 
 build: ## Build the release programs into target/release
 	@dev/install

@@ -165,6 +165,9 @@ CONF
   [[ -z $proxied ]] || cat >>"$DIR/kafka.properties" <<PROXIED
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
+# A broker that was killed may come back at once; its old session need not run out first.
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 # A member that died is let go of soon, under the classic protocol and under KIP-848.
 group.min.session.timeout.ms=1000
 group.consumer.min.session.timeout.ms=1000

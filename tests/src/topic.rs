@@ -5,13 +5,14 @@
 use crate::environment::{Environment, unique_name};
 use crate::generator::Record;
 use crate::oracle::Produced;
-use anyhow::{Context, Result, anyhow, bail};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use crate::wait::wait_until;
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord};
+use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::collections::BTreeMap;
@@ -58,17 +59,82 @@ impl Topic {
             result
                 .map_err(|(topic, code)| anyhow!("topic {topic} could not be created: {code}"))?;
         }
-        let producer = client(&bootstrap)
-            .set("enable.idempotence", "true")
-            .set("linger.ms", "5")
-            .set("message.max.bytes", MAX_MESSAGE_BYTES)
-            .create()?;
+        let producer = producer(&bootstrap)?;
         Ok(Self {
             name,
             partitions,
             bootstrap,
             producer,
         })
+    }
+
+    /// The same topic with a producer of its own.
+    ///
+    /// # Errors
+    /// Where the client cannot be made.
+    pub fn with_own_producer(&self) -> Result<Self> {
+        Ok(Self {
+            producer: producer(&self.bootstrap)?,
+            ..self.clone()
+        })
+    }
+
+    /// Adds partitions until there are so many.
+    ///
+    /// # Errors
+    /// Where the broker does not answer or refuses.
+    pub async fn grow_to(&self, total: i32) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> = client(&self.bootstrap).create()?;
+        let total = usize::try_from(total)?;
+        let options = AdminOptions::new().operation_timeout(Some(ANSWER));
+        for result in admin
+            .create_partitions(&[NewPartitions::new(&self.name, total)], &options)
+            .await?
+        {
+            result.map_err(|(topic, code)| anyhow!("topic {topic} did not grow: {code}"))?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the topic.
+    ///
+    /// # Errors
+    /// Where the broker does not answer or refuses.
+    pub async fn remove(&self) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> = client(&self.bootstrap).create()?;
+        for result in admin
+            .delete_topics(&[&self.name], &AdminOptions::new())
+            .await?
+        {
+            result.map_err(|(topic, code)| anyhow!("topic {topic} was not deleted: {code}"))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until this topic's producer knows so many partitions.
+    ///
+    /// # Errors
+    /// Where the broker does not know them.
+    pub async fn learn_partitions(&self, total: i32) -> Result<()> {
+        wait_until("the new partition", ANSWER, async || {
+            let topic = self.clone();
+            let known = tokio::task::spawn_blocking(move || {
+                let client = topic.producer.client();
+                let metadata = client.fetch_metadata(Some(&topic.name), ANSWER)?;
+                let partitions = metadata
+                    .topics()
+                    .first()
+                    .map_or(0, |t| t.partitions().len());
+                anyhow::Ok(partitions)
+            });
+            let known = known.await??;
+            ensure!(
+                known >= usize::try_from(total)?,
+                "{known} of {total} are known"
+            );
+            Ok(())
+        })
+        .await
     }
 
     /// Sends records in their order and waits for all delivery reports.
@@ -165,6 +231,14 @@ impl Topic {
         })
         .await?
     }
+}
+
+fn producer(bootstrap: &str) -> Result<FutureProducer> {
+    Ok(client(bootstrap)
+        .set("enable.idempotence", "true")
+        .set("linger.ms", "5")
+        .set("message.max.bytes", MAX_MESSAGE_BYTES)
+        .create()?)
 }
 
 fn client(bootstrap: &str) -> ClientConfig {

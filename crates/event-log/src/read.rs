@@ -66,6 +66,20 @@ pub async fn stream_heads(connection: &mut PgConnection) -> Result<Vec<StreamHea
         .await
 }
 
+/// The horizon of one stream as it is now; `None` where there is no such stream.
+///
+/// # Errors
+/// The database's.
+pub async fn horizon(
+    connection: &mut PgConnection,
+    stream_id: i64,
+) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar("SELECT next_offset FROM event_log.stream WHERE stream_id = $1")
+        .bind(stream_id)
+        .fetch_optional(connection)
+        .await
+}
+
 /// Up to `limit` events of a stream with `from <= offset < horizon`, in offset order. The horizon
 /// is a `next_offset` that was read before. Fewer come where their payloads reach `max_bytes`
 /// (estimated from what is stored: see the statement), so that memory is bounded; none = there are no more below the horizon.

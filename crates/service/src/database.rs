@@ -157,6 +157,9 @@ pub async fn wait_reachable(
 fn may_pass(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
+        // A connection that ends in the middle of its handshake is reported as an answer that makes
+        // no sense; a proxy, or a server that is starting, ends it so.
+        sqlx::Error::Protocol(_) => true,
         // Connection exceptions, too many connections and other lack of resources, and the
         // server starting up or shutting down.
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
@@ -321,6 +324,29 @@ mod tests {
         assert!(text.contains("within 300ms"), "{text}");
         assert!(text.contains("refused"), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ends_in_its_handshake_may_pass() {
+        let listener = listener().await;
+        let port = listener.local_addr().unwrap().port();
+        // Asks for TLS first, where the answer is one byte.
+        let config = config(&format!("postgres://app@127.0.0.1:{port}/runs"));
+        let pool = pool(&config, "test").unwrap();
+        let server = async {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                read_startup(&mut stream).await;
+            }
+        };
+        let waiting = wait_reachable(&pool, &config, Duration::from_millis(300));
+        tokio::select! {
+            () = server => {}
+            result = waiting => assert!(
+                matches!(result, Err(DatabaseError::Unreachable { cause: Some(sqlx::Error::Protocol(_)), .. })),
+                "{result:?}"
+            ),
+        }
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use event_log::Transaction;
-use event_log::read::{StreamEvent, stream_events};
+use event_log::read::{self, StreamEvent, stream_events};
 
 use super::Shared;
 use super::checkpoint::{self, Lease, Position};
@@ -39,17 +39,16 @@ pub(super) struct BatchError {
     pub(super) run: Option<RunName>,
 }
 
-/// Applies up to `limit` events below `horizon` and moves the checkpoint, in one transaction.
+/// Applies up to `limit` events below the horizon and moves the checkpoint, in one transaction.
 pub(super) async fn run(
     shared: &Shared,
     projection: &dyn Projection,
     lease: &Lease,
-    horizon: i64,
     limit: usize,
 ) -> Result<BatchEnd, BatchError> {
     let started = Instant::now();
     let mut events = Vec::new();
-    let applied = apply(shared, projection, lease, horizon, limit, &mut events).await;
+    let applied = apply(shared, projection, lease, limit, &mut events).await;
     let done = applied.map_err(|cause| BatchError::new(cause, &events))?;
     let Some(Applied { end, effects, at }) = done else {
         return Ok(BatchEnd::Fenced);
@@ -72,7 +71,6 @@ async fn apply(
     shared: &Shared,
     projection: &dyn Projection,
     lease: &Lease,
-    horizon: i64,
     limit: usize,
     events: &mut Vec<StreamEvent>,
 ) -> Result<Option<Applied>, ProjectionError> {
@@ -90,6 +88,13 @@ async fn apply(
     let Some(from) = locked.map_err(doing("cannot lock the checkpoint"))? else {
         return roll_back(transaction, None).await;
     };
+    // Read here, not handed in: a database that went back (failover, restore) would have the
+    // checkpoint move over offsets whose events are yet to be appended again.
+    let stream = lease.key.stream_id;
+    let horizon = read::horizon(transaction.connection(), stream).await;
+    let horizon = horizon
+        .map_err(doing("cannot read the stream's horizon"))?
+        .unwrap_or(from.next_offset);
     if from.next_offset >= horizon {
         let effects = Effects::default();
         let nothing = Applied {
@@ -99,10 +104,7 @@ async fn apply(
         };
         return roll_back(transaction, Some(nothing)).await;
     }
-    let (stream, limit) = (
-        lease.key.stream_id,
-        i64::try_from(limit).unwrap_or(i64::MAX),
-    );
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let connection = transaction.connection();
     *events = stream_events(
         connection,

@@ -89,6 +89,10 @@ impl Worker {
     /// Up to the horizon that is known now.
     async fn catch_up(&mut self, progress: &mut Progress) -> Option<WorkerEnd> {
         let head = self.head()?;
+        // The database went back (failover, restore): its checkpoint says where to go on.
+        progress.position = progress
+            .position
+            .filter(|at| at.next_offset <= head.next_offset);
         while progress
             .position
             .is_none_or(|at| at.next_offset < head.next_offset)
@@ -96,7 +100,9 @@ impl Worker {
             if self.stop.is_cancelled() {
                 return Some(WorkerEnd::Stopped);
             }
-            match self.batch(&head, progress.limit).await {
+            match self.batch(progress.limit).await {
+                // The head is behind what was read of it: the next look at the heads will say so.
+                Ok(BatchEnd::At(position)) if progress.position == Some(position) => return None,
                 Ok(BatchEnd::At(position)) => self.succeeded(progress, position),
                 Ok(BatchEnd::Fenced) => return Some(self.fenced(&head)),
                 Err(error) => {
@@ -123,17 +129,10 @@ impl Worker {
         heads.iter().find(mine).cloned()
     }
 
-    async fn batch(&self, head: &StreamHead, limit: usize) -> Result<BatchEnd, BatchError> {
+    async fn batch(&self, limit: usize) -> Result<BatchEnd, BatchError> {
         // The semaphore is never closed; without a permit the pool itself would be the bound.
         let _permit = self.shared.batch_permits.acquire().await.ok();
-        batch::run(
-            &self.shared,
-            &*self.projection,
-            &self.lease,
-            head.next_offset,
-            limit,
-        )
-        .await
+        batch::run(&self.shared, &*self.projection, &self.lease, limit).await
     }
 
     fn succeeded(&self, progress: &mut Progress, position: Position) {

@@ -9,3 +9,4 @@ mod leases;
 mod process;
 mod support;
 mod trouble;
+mod went_back;

@@ -16,6 +16,7 @@
 pub mod deployment;
 pub mod feed;
 pub mod fleet;
+mod postgres;
 pub mod proxy;
 pub mod round;
 pub mod schedule;

@@ -45,13 +45,26 @@ pub enum Fault {
     /// SIGSTOP of a process at any moment, and SIGCONT: a zombie where its work went to another.
     Freeze(Kind, usize, Duration),
     /// Immediate stop of PostgreSQL (or SIGKILL of all its processes), and start.
-    PostgresCrash { kill: bool, down: Duration },
-    /// The primary is killed, and the standby promoted. `behind`: for so long before, it got nothing.
-    Failover { behind: Duration },
+    PostgresCrash {
+        /// By SIGKILL; otherwise an immediate stop.
+        kill: bool,
+        /// How long it is away.
+        down: Duration,
+    },
+    /// The primary is killed, and the standby promoted.
+    Failover {
+        /// For so long before, the standby got nothing: commits are lost.
+        behind: Duration,
+    },
     /// PostgreSQL takes no writes.
     ReadOnly(Duration),
     /// The broker is killed (or told to stop), and started.
-    BrokerBounce { kill: bool, down: Duration },
+    BrokerBounce {
+        /// By SIGKILL; otherwise by SIGTERM.
+        kill: bool,
+        /// How long it is away.
+        down: Duration,
+    },
     /// Every connection to the server is cut.
     Cut(Server),
     /// The server is not to be reached.
@@ -132,6 +145,9 @@ pub struct Plan {
     pub seed: u64,
     /// How the group shares its partitions.
     pub protocol: Protocol,
+    /// One fault at a time: each begins when the one before is overcome, and no process is armed.
+    /// Otherwise they come as they come, one on top of the other.
+    pub solo: bool,
     /// Partitions at the start.
     pub partitions: i32,
     /// Faults, each with its time after the start, in order.
@@ -157,14 +173,7 @@ pub fn round_seed(seed: u64, round: u64) -> u64 {
 pub fn plan(seed: u64, round: u64, lasts: Duration) -> Plan {
     let seed = round_seed(seed, round);
     let mut rng = StdRng::seed_from_u64(seed);
-    let protocols = [
-        Protocol::Cooperative,
-        Protocol::Static,
-        Protocol::Consumer,
-        Protocol::Eager,
-    ];
-    // In turn, so that a short run meets more than one.
-    let protocol = protocols[usize::try_from(round % 4).unwrap_or_default()];
+    let (protocol, solo) = kind_of(round);
     let partitions = rng.random_range(4..=8);
     let mut faults = Vec::new();
     let mut deck = Vec::new();
@@ -179,14 +188,27 @@ pub fn plan(seed: u64, round: u64, lasts: Duration) -> Plan {
             }
         };
         faults.push((at, fault));
-        at += Duration::from_millis(rng.random_range(700..2_600));
+        at += Duration::from_millis(rng.random_range(500..2_000));
     }
     Plan {
         seed,
         protocol,
+        solo,
         partitions,
         faults,
         lasts,
+    }
+}
+
+/// In turn, so that a short run meets more than one. Most storms meet static members, whose group
+/// need not wait for a session to run out after each kill.
+fn kind_of(round: u64) -> (Protocol, bool) {
+    let dynamic = [Protocol::Cooperative, Protocol::Consumer, Protocol::Eager];
+    let next = |at: u64| dynamic[usize::try_from(at % 3).unwrap_or_default()];
+    match round % 4 {
+        1 => (next(round / 4), true),
+        3 => (next(round / 4 + 1), false),
+        _ => (Protocol::Static, false),
     }
 }
 
@@ -242,10 +264,10 @@ fn shuffled_deck(rng: &mut StdRng) -> Vec<Fault> {
         Fault::Visitor(lasts(2_000, 6_000)),
     ];
     for slot in 0..INGEST {
-        deck.push(Fault::Kill(Ingest, slot));
+        deck.extend([Fault::Kill(Ingest, slot); 2]);
     }
     for slot in 0..PROJECTORS {
-        deck.push(Fault::Kill(Projectors, slot));
+        deck.extend([Fault::Kill(Projectors, slot); 2]);
     }
     deck.shuffle(rng);
     deck

@@ -3,33 +3,24 @@
 //! Called by [`super::round`]. The first PostgreSQL is the stack's; after a failover the former
 //! standby is the primary, and a new standby is made from it when one is needed again.
 
+use super::postgres::{
+    Postgres, SERVER, as_postgres, bin, fresh_data_folder, script, signal, succeeded,
+};
 use super::proxy::Proxy;
-use crate::environment::{Environment, run_to_end, said};
+use crate::environment::{Environment, run_to_end};
 use crate::process::free_port;
 use crate::wait::wait_until;
 use anyhow::{Context, Result, ensure};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::time::Duration;
 
-/// How long a server may take to start or to end.
-const SERVER: Duration = Duration::from_secs(60);
 /// Connections of the harness to a database.
 const CONNECTIONS: u32 = 4;
-
-/// One PostgreSQL server.
-struct Postgres {
-    port: u16,
-    data: PathBuf,
-    /// The stack's own is started by dev/stack; a former standby by this harness.
-    is_the_stacks: bool,
-    child: Option<Child>,
-}
 
 /// The servers of a run, with a proxy before each.
 pub struct Servers {
@@ -247,80 +238,6 @@ impl Servers {
     }
 }
 
-impl Postgres {
-    fn start(&mut self) -> Result<()> {
-        let log = std::fs::File::create(self.data.with_extension("log"))?;
-        // A server that was killed leaves its lock; nobody works in the folder any more.
-        let _absent = std::fs::remove_file(self.data.join("postmaster.pid"));
-        let binary = PathBuf::from(pg_bin_blocking()?).join("postgres");
-        let mut command = as_postgres(&binary);
-        command
-            .arg("-D")
-            .arg(&self.data)
-            .args(["-c", &format!("port={}", self.port)]);
-        self.child = Some(command.stdout(log.try_clone()?).stderr(log).spawn()?);
-        Ok(())
-    }
-
-    async fn stop_immediately(&mut self) -> Result<()> {
-        let file = std::fs::read_to_string(self.data.join("postmaster.pid"))?;
-        let pid = file.lines().next().unwrap_or_default().trim().to_owned();
-        signal(&pid, "QUIT")?;
-        self.wait_ended().await
-    }
-
-    async fn kill_all(&mut self) -> Result<()> {
-        let pids = self.processes();
-        ensure!(!pids.is_empty(), "PostgreSQL had ended by itself");
-        let mut command = Command::new("kill");
-        // Some may end before the signal reaches them.
-        let _status = command
-            .arg("-9")
-            .args(&pids)
-            .stderr(Stdio::null())
-            .status()?;
-        self.wait_ended().await
-    }
-
-    /// The server's processes: their current folder is its data.
-    fn processes(&self) -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir("/proc") else {
-            return Vec::new();
-        };
-        let works_here = |entry: &std::fs::DirEntry| {
-            std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == self.data)
-        };
-        let name = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
-        entries
-            .filter_map(Result::ok)
-            .filter(works_here)
-            .map(name)
-            .collect()
-    }
-
-    async fn wait_ended(&mut self) -> Result<()> {
-        wait_until("PostgreSQL to end", SERVER, async || {
-            if let Some(child) = &mut self.child {
-                // Reaped, or it would be seen for ever.
-                let _status = child.try_wait()?;
-            }
-            ensure!(self.processes().is_empty(), "its processes are still there");
-            Ok(())
-        })
-        .await
-    }
-
-    /// Ends a former standby and removes its data.
-    async fn discard(mut self) -> Result<()> {
-        if !self.processes().is_empty() {
-            self.kill_all().await?;
-        }
-        std::fs::remove_dir_all(&self.data)?;
-        let _absent = std::fs::remove_file(self.data.with_extension("log"));
-        Ok(())
-    }
-}
-
 fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
@@ -331,14 +248,6 @@ async fn sql(url: &str, statement: &str) -> Result<()> {
         .execute(AssertSqlSafe(statement.to_owned()))
         .await?;
     Ok(connection.close().await?)
-}
-
-fn signal(pid: &str, name: &str) -> Result<()> {
-    let status = Command::new("kill")
-        .args([&format!("-{name}"), pid])
-        .status()?;
-    ensure!(status.success(), "SIG{name} did not reach process {pid}");
-    Ok(())
 }
 
 async fn wait_gone(pid: &str) -> Result<()> {
@@ -370,60 +279,4 @@ async fn stack(dir: &Path, arguments: &[&str]) -> Result<()> {
         std::fs::read_to_string(&log)?
     );
     Ok(())
-}
-
-fn script() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../dev/stack")
-}
-
-fn pg_bin_blocking() -> Result<String> {
-    let output = Command::new(script()).arg("pg-bin").output()?;
-    succeeded(&output, "dev/stack pg-bin")?;
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
-async fn bin(program: &str) -> Result<PathBuf> {
-    let folder = tokio::task::spawn_blocking(pg_bin_blocking).await??;
-    Ok(PathBuf::from(folder).join(program))
-}
-
-fn succeeded(output: &std::process::Output, what: &str) -> Result<()> {
-    ensure!(output.status.success(), "{what} failed: {}", said(output));
-    Ok(())
-}
-
-fn is_root() -> bool {
-    std::fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0)
-}
-
-/// A program of PostgreSQL, which refuses to run as root.
-fn as_postgres(program: &Path) -> Command {
-    let mut command = if is_root() {
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--reuid=postgres", "--regid=postgres", "--init-groups"])
-            .args(["env", "-C", "/", "HOME=/tmp"])
-            .arg(program);
-        command
-    } else {
-        Command::new(program)
-    };
-    command.stdin(Stdio::null());
-    command
-}
-
-/// An empty folder that user postgres may write to.
-fn fresh_data_folder() -> Result<PathBuf> {
-    let output = Command::new("mktemp")
-        .args(["-d", "/var/tmp/runlog-postgres.XXXXXXXX"])
-        .output()?;
-    succeeded(&output, "mktemp")?;
-    let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    if is_root() {
-        let chown = Command::new("chown")
-            .args(["postgres:postgres", &folder])
-            .output()?;
-        succeeded(&chown, "chown")?;
-    }
-    Ok(folder.into())
 }
