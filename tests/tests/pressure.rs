@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use runlog_tests::chaos::proxy::Proxy;
+use runlog_tests::chaos::servers::Servers;
 use runlog_tests::generator::{Intent, Record, generate};
 use runlog_tests::oracle::Produced;
 use runlog_tests::threads::Held;
-use runlog_tests::{Pipeline, Process, wait_until};
+use runlog_tests::{Environment, Pipeline, Process, wait_until};
 use uuid::Uuid;
 
 const SOON: Duration = Duration::from_secs(120);
@@ -189,6 +190,23 @@ async fn a_partition_that_is_stuck_leaves_the_others_their_memory() {
     assert_eq!(ingest.terminate().await.unwrap().code(), Some(0));
 }
 
+/// Waits until work has not moved for so many seconds, as the process itself counts them.
+async fn wait_unmoved(ingest: &Process, seconds: u64) {
+    wait_until("work that does not move", SOON, async || {
+        let metrics = ingest.get("/metrics").await?;
+        let unmoved = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("runlog_ingest_unmoved_seconds "));
+        ensure!(
+            unmoved.is_some_and(|s| s.parse::<u64>().is_ok_and(|s| s >= seconds)),
+            "{unmoved:?}"
+        );
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
 const STALLS_SOON: [(&str, &str); 2] = [
     ("RUNLOG_INGEST__STALL_TIMEOUT", "10s"),
     ("RUNLOG_INGEST__DRAIN_TIMEOUT", "1s"),
@@ -268,19 +286,7 @@ async fn a_database_that_is_away_for_longer_than_the_stall_timeout_is_waited_for
     pipeline.wait_ingested(SOON).await.unwrap();
     proxy.set_refusing(true);
     produced.extend(pipeline.topic.send(&records[200..]).await.unwrap());
-    wait_until("twice the stall timeout to pass", SOON, async || {
-        let metrics = ingest.get("/metrics").await?;
-        let unmoved = metrics
-            .lines()
-            .find_map(|line| line.strip_prefix("runlog_ingest_unmoved_seconds "));
-        ensure!(
-            unmoved.is_some_and(|s| s.parse::<u64>().is_ok_and(|s| s >= 20)),
-            "{unmoved:?}"
-        );
-        Ok(())
-    })
-    .await
-    .unwrap();
+    wait_unmoved(&ingest, 20).await;
     proxy.set_refusing(false);
     ingest.wait_ready().await.unwrap();
     let projectors = pipeline.projectors().unwrap();
@@ -289,4 +295,51 @@ async fn a_database_that_is_away_for_longer_than_the_stall_timeout_is_waited_for
     assert!(differences.is_empty(), "{differences:?}");
     assert_eq!(ingest.terminate().await.unwrap().code(), Some(0));
     assert_eq!(projectors.terminate().await.unwrap().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kafka_that_is_away_for_longer_than_the_stall_timeout_is_waited_for() {
+    let environment = Environment::from_env().unwrap();
+    let dir = environment.scratch_file("servers");
+    let servers = Servers::start(&environment, &dir).await.unwrap();
+    let pipeline = Pipeline::on(servers.environment.clone(), PARTITIONS)
+        .await
+        .unwrap();
+    let produced = pipeline.topic.send(&bulky(0..400)).await.unwrap();
+    let mut program = pipeline.program("runlog-ingest");
+    program
+        .envs(STALLS_SOON)
+        .env("RUNLOG_KAFKA__BOOTSTRAP_SERVERS", servers.kafka_address())
+        // Its partitions stay its own meanwhile: without any, there would be no work to wait for.
+        .env("RUNLOG_KAFKA__PROPERTIES__SESSION_TIMEOUT_MS", "120000")
+        // Little at a time, so that Kafka has more when it goes away.
+        .env("RUNLOG_INGEST__BUFFER_BYTES", "1MiB")
+        .env("RUNLOG_INGEST__BATCH__MAX_EVENTS", "1")
+        .env(
+            "RUNLOG_KAFKA__PROPERTIES__QUEUED_MAX_MESSAGES_KBYTES",
+            "256",
+        )
+        .env(
+            "RUNLOG_KAFKA__PROPERTIES__FETCH_MESSAGE_MAX_BYTES",
+            "200000",
+        );
+    let mut ingest = Process::spawn(&pipeline.environment, "runlog-ingest", program).unwrap();
+    wait_until("some records to be appended", SOON, async || {
+        let stored = pipeline.progress().await?.stored;
+        ensure!(stored > 0, "none");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    servers.kafka_proxy.set_refusing(true);
+    wait_unmoved(&ingest, 20).await;
+    let stored = pipeline.progress().await.unwrap().stored;
+    assert!(stored < 400, "all was read before Kafka went away");
+    servers.kafka_proxy.set_refusing(false);
+    ingest.wait_ready().await.unwrap();
+    pipeline.wait_ingested(SOON).await.unwrap();
+    assert_all_appended_once(&pipeline, &produced).await;
+    assert_eq!(ingest.terminate().await.unwrap().code(), Some(0));
+    drop(pipeline);
+    servers.stop().await.unwrap();
 }

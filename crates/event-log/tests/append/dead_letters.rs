@@ -99,7 +99,7 @@ async fn a_thousand_headers_and_a_detail_with_nul_are_kept() {
     with_database(|database| async move {
         let header = |n: usize| Header {
             name: vec![n as u8, 0],
-            value: (n % 2 == 0).then(Vec::new),
+            value: n.is_multiple_of(2).then(Vec::new),
         };
         let letter = Record {
             headers: (0..1000).map(header).collect(),
