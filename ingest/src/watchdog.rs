@@ -142,9 +142,14 @@ impl Watch {
     /// Takes a look into account, `passed` after the one before. If something has stood still for its
     /// limit, the answer names what is likely to have kept it from moving.
     fn look(&mut self, passed: Duration, seen: &[Seen]) -> Option<Stall> {
+        let passed = if passed < LATE {
+            passed
+        } else {
+            Duration::ZERO
+        };
         self.things
             .retain(|thing, _| seen.iter().any(|seen| seen.thing == *thing));
-        let (mut stalls, mut is_over) = (Vec::new(), false);
+        let mut longest = None;
         for seen in seen {
             let fresh = || Still {
                 moved: seen.moved,
@@ -161,20 +166,25 @@ impl Watch {
             still.unmoved = lasting(still.unmoved, passed, unmoved);
             still.unexplained = lasting(still.unexplained, passed, unexplained);
             (still.moved, still.tried) = (seen.moved, seen.tried);
-            is_over |= still.unexplained >= seen.limit;
-            // What hangs, and what hangs because of it, reach their limits one soon after the other.
-            if still.unexplained >= seen.limit / 2 {
-                stalls.push(Stall {
-                    thing: seen.thing,
-                    place: seen.place.clone(),
-                    lasted: still.unexplained,
-                });
+            if still.unexplained >= seen.limit {
+                longest = longest.max(Some(still.unexplained));
             }
         }
-        let deepest = stalls
-            .into_iter()
-            .max_by_key(|stall| (stall.thing.depth(), stall.lasted));
-        deepest.filter(|_| is_over)
+        self.blame(longest?, seen)
+    }
+
+    /// What is to blame where something has stood still for so long: what hangs, and what hangs because
+    /// of it, stop one soon after the other, and not all have the same limit.
+    fn blame(&self, longest: Duration, seen: &[Seen]) -> Option<Stall> {
+        let stalls = seen.iter().filter_map(|seen| {
+            let lasted = self.things.get(&seen.thing)?.unexplained;
+            (lasted >= longest / 2).then(|| Stall {
+                thing: seen.thing,
+                place: seen.place.clone(),
+                lasted,
+            })
+        });
+        stalls.max_by_key(|stall| (stall.thing.depth(), stall.lasted))
     }
 
     /// How long the work that waits longest has not moved.
@@ -324,7 +334,8 @@ fn look(shared: &Shared) -> Vec<Seen> {
             // With records in hand it may be paused.
             has_work: has_more && !has_records,
             is_excused: is_kafka_away || !progress.is_fetchable(),
-            limit: timeout,
+            // Nothing is fetched while the poll thread lets partitions go.
+            limit: timeout.max(rebalance),
         });
     }
     seen

@@ -128,6 +128,14 @@ fn what_the_others_rest_on_is_named_before_them() {
     });
     let (look, stall) = first_stall(looks).unwrap();
     assert_eq!((look, stall.thing), (6, Thing::Runtime));
+    let looks = (0..20).map(|_| {
+        let poll_thread = Seen {
+            limit: LIMIT * 4,
+            ..seen(Thing::PollThread, 1)
+        };
+        vec![seen(Thing::Fetch(1), 1), poll_thread]
+    });
+    assert_eq!(first_stall(looks).unwrap().1.thing, Thing::PollThread);
     // One that went on for most of the time is not to blame.
     let looks = (0..20).map(|n: i64| {
         let runtime = seen(Thing::Runtime, n.min(4));
@@ -159,12 +167,21 @@ fn the_age_of_the_oldest_work_counts_whatever_the_reason() {
 }
 
 #[test]
-fn time_in_which_the_watchdog_itself_was_stopped_does_not_count() {
+fn time_in_which_the_process_was_stopped_does_not_count() {
     let mut watch = Watch::default();
-    for _ in 0..100 {
-        assert_eq!(
-            watch.look(Duration::ZERO, &[seen(Thing::PollThread, 1)]),
-            None
+    for thing in EVERY_THING {
+        for _ in 0..4 {
+            watch.look(LOOK, &[seen(thing, 1)]);
+        }
+        let after = watch.look(Duration::from_secs(3600), &[seen(thing, 1)]);
+        assert_eq!(after, None, "{thing:?}");
+        // What was counted before is kept: it may hang in fact.
+        let and_then: Vec<_> = (0..2)
+            .map(|_| watch.look(LOOK, &[seen(thing, 1)]))
+            .collect();
+        assert!(
+            and_then[0].is_none() && and_then[1].is_some(),
+            "{and_then:?}"
         );
     }
 }

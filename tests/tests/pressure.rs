@@ -332,7 +332,7 @@ async fn a_kafka_that_is_away_for_longer_than_the_stall_timeout_is_waited_for() 
     .await
     .unwrap();
     servers.kafka_proxy.set_refusing(true);
-    wait_unmoved(&ingest, 20).await;
+    wait_unmoved(&ingest, 30).await;
     let stored = pipeline.progress().await.unwrap().stored;
     assert!(stored < 400, "all was read before Kafka went away");
     servers.kafka_proxy.set_refusing(false);
