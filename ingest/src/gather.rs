@@ -3,6 +3,7 @@
 use event_log::Batch;
 
 use crate::raw_record::RawRecord;
+use crate::worker::Ended;
 
 /// What the poll thread hands to a partition's worker, in offset order.
 #[derive(Debug)]
@@ -19,8 +20,8 @@ pub(crate) enum Delivery {
         /// How many.
         skipped: i64,
     },
-    /// Nothing can be read behind the last delivery: to be appended up to here, then halted.
-    Halt(Halt),
+    /// Nothing can be read behind the last delivery: to be appended up to here, then ended so.
+    End(Ended),
 }
 
 impl Delivery {
@@ -29,18 +30,9 @@ impl Delivery {
         match self {
             Self::Record { record, .. } => record.memory(),
             // Small, but without number where a producer aborts all its transactions.
-            Self::Tail { .. } | Self::Halt(_) => size_of::<Self>(),
+            Self::Tail { .. } | Self::End(_) => size_of::<Self>(),
         }
     }
-}
-
-/// Why a partition has to wait for an operator.
-#[derive(Debug)]
-pub(crate) struct Halt {
-    /// In one word, for the metrics.
-    pub(crate) label: &'static str,
-    /// For people.
-    pub(crate) reason: String,
 }
 
 /// Consecutive offsets of the partition, not yet judged.
@@ -85,7 +77,7 @@ const MEMORY_PER_BYTE: usize = 6;
 /// A batch in the making.
 #[derive(Debug)]
 pub(crate) struct Gather {
-    halt: Option<Halt>,
+    end: Option<Ended>,
     gathered: Gathered,
     bytes: usize,
     memory: usize,
@@ -97,7 +89,7 @@ impl Gather {
     /// An empty batch that starts at `start`.
     pub(crate) fn new(start: i64, bounds: Bounds) -> Self {
         Self {
-            halt: None,
+            end: None,
             gathered: Gathered {
                 start,
                 end: start,
@@ -117,8 +109,8 @@ impl Gather {
         let (skipped, record) = match delivery {
             Delivery::Record { skipped, record } => (skipped, Some(record)),
             Delivery::Tail { skipped } => (skipped, None),
-            Delivery::Halt(halt) => {
-                self.halt = Some(halt);
+            Delivery::End(ended) => {
+                self.end = Some(ended);
                 return;
             }
         };
@@ -138,15 +130,15 @@ impl Gather {
             max_events,
             max_bytes,
         } = self.bounds;
-        self.halt.is_some()
+        self.end.is_some()
             || self.gathered.records.len() >= max_events
             || self.bytes >= max_bytes
             || self.memory_judged >= MEMORY_PER_BYTE * max_bytes
     }
 
-    /// The batch, what its deliveries cost in memory, and whether to halt behind it.
-    pub(crate) fn finish(self) -> (Gathered, usize, Option<Halt>) {
-        (self.gathered, self.memory, self.halt)
+    /// The batch, what its deliveries cost in memory, and whether and how to end behind it.
+    pub(crate) fn finish(self) -> (Gathered, usize, Option<Ended>) {
+        (self.gathered, self.memory, self.end)
     }
 }
 
@@ -197,15 +189,15 @@ mod tests {
     }
 
     #[test]
-    fn a_halt_cuts_the_batch_and_keeps_what_came_before() {
+    fn an_end_cuts_the_batch_and_keeps_what_came_before() {
         let mut gather = Gather::new(10, BOUNDS);
         gather.push(delivery(10, 0, 1));
-        let (label, reason) = ("expired", String::new());
-        gather.push(Delivery::Halt(Halt { label, reason }));
+        let ended = Ended::Halt("expired", String::new());
+        gather.push(Delivery::End(ended));
         assert!(gather.is_full());
-        let (batch, _, halt) = gather.finish();
+        let (batch, _, end) = gather.finish();
         assert_eq!((batch.end, batch.records.len()), (11, 1));
-        assert!(halt.is_some());
+        assert!(end.is_some());
     }
 
     #[test]

@@ -18,13 +18,15 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::Shared;
-use crate::gather::{Bounds, Delivery, Gather, Gathered, Halt};
+use crate::gather::{Bounds, Delivery, Gather, Gathered};
 use crate::judge::{Noticed, Rules};
 use crate::partitions::TopicPartition;
 use crate::progress::{InKafka, Progress, Step};
 
 /// An append that takes longer than this is shown in /readyz.
 pub(crate) const SLOW: Duration = Duration::from_secs(10);
+/// A row may be locked for so long before that is shown: a claim that is being made, for example.
+const LOCKED: Duration = Duration::from_secs(2);
 /// An append may take as long as this many statements that each run up to their own timeout. The
 /// server's limits do not end it where the server is gone and the network does not say so.
 const STATEMENTS: u32 = 4;
@@ -83,7 +85,7 @@ impl Worker {
         shared.pulse.watch(id, &progress);
         let task = Task {
             rules: Rules::new(&shared.config, &claim.topic),
-            writer: StreamWriter::new(claim.clone()),
+            writer: StreamWriter::new(claim.clone()).without_waiting(),
             next: claim.next_offset,
             received,
             stop: stop.clone(),
@@ -120,7 +122,7 @@ impl Worker {
         let offsets = match &delivery {
             Delivery::Record { skipped, .. } => skipped + 1,
             Delivery::Tail { skipped } => *skipped,
-            Delivery::Halt(_) => 0,
+            Delivery::End(_) => 0,
         };
         self.progress.memory.take(memory);
         if self.deliveries.send(delivery).is_err() {
@@ -202,7 +204,7 @@ impl Task {
                 first = self.received.recv() => first?,
             };
             let started = Instant::now();
-            let (gathered, memory, halt) = self.gather(first).await;
+            let (gathered, memory, ended) = self.gather(first).await;
             let end = gathered.end;
             if end > gathered.start {
                 match self.append(gathered).await {
@@ -211,8 +213,8 @@ impl Task {
                     Err(ended) => return Some(ended),
                 }
             }
-            if let Some(Halt { label, reason }) = halt {
-                return Some(Ended::Halt(label, reason));
+            if ended.is_some() {
+                return ended;
             }
             self.next = end;
             self.progress.set_stored(end);
@@ -222,7 +224,7 @@ impl Task {
     }
 
     /// Gathers what is there, and waits `batch.linger` at most for more.
-    async fn gather(&mut self, first: Delivery) -> (Gathered, usize, Option<Halt>) {
+    async fn gather(&mut self, first: Delivery) -> (Gathered, usize, Option<Ended>) {
         let settings = &self.shared.config.ingest.batch;
         let bounds = Bounds {
             max_events: settings.max_events,
@@ -253,10 +255,13 @@ impl Task {
     /// Appends the batch however often it takes; `None` = stopped while waiting.
     async fn append(&mut self, gathered: Gathered) -> Result<Option<Committed>, Ended> {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        // A row that another transaction holds: asked for again and again, without a permit in between.
+        let mut locked = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
+        let started = Instant::now();
         let mut gathered = gathered;
         let mut failed = false;
         loop {
-            match self.try_append(gathered).await {
+            let delay = match self.try_append(gathered).await {
                 Ok(committed) => {
                     failpoints::hit("ingest.appended");
                     if failed {
@@ -265,17 +270,28 @@ impl Task {
                     }
                     return Ok(Some(committed));
                 }
+                Err((error, batch)) if error.is_locked() && started.elapsed() < LOCKED => {
+                    tracing::debug!(partition = %self.name(), %error, "a row is locked; trying again");
+                    gathered = Gathered::unjudged(batch);
+                    locked.next_delay()
+                }
                 Err((error, batch)) => {
+                    let delays = if error.is_locked() {
+                        &mut locked
+                    } else {
+                        &mut backoff
+                    };
                     self.classed(error, &batch)?;
                     gathered = Gathered::unjudged(batch);
+                    failed = true;
+                    self.shared.metrics.retries.inc();
+                    delays.next_delay()
                 }
-            }
-            failed = true;
-            self.shared.metrics.retries.inc();
+            };
             self.progress.enter(Step::BackingOff);
             tokio::select! {
                 () = self.stop.cancelled() => return Ok(None),
-                () = tokio::time::sleep(backoff.next_delay()) => {}
+                () = tokio::time::sleep(delay) => {}
             }
         }
     }
@@ -324,7 +340,7 @@ impl Task {
         self.progress.set_trouble(None);
         result.unwrap_or_else(|_| {
             // Whether it was committed is unknown, and so is what it did to its runs.
-            self.writer = StreamWriter::new(self.writer.claim().clone());
+            self.writer = StreamWriter::new(self.writer.claim().clone()).without_waiting();
             let waited = "the database did not answer in time".to_owned();
             Err(sqlx::Error::Protocol(waited).into())
         })

@@ -1,6 +1,7 @@
 //! Claims: who may append to a partition, and from which offset.
 
-use sqlx::PgPool;
+use sqlx::postgres::PgRow;
+use sqlx::{PgPool, Row as _};
 use uuid::Uuid;
 
 /// A claim on one partition, as it was when it was made.
@@ -19,7 +20,41 @@ pub struct Claim {
     /// The offset to read next.
     pub next_offset: i64,
     /// Why the partition waits for an operator, if it does.
-    pub halted_reason: Option<String>,
+    pub halted: Option<Halt>,
+    /// The topic's own id in Kafka, as far as it was known when records were read.
+    pub topic_id: Option<Uuid>,
+    /// The last record that this generation has read, if it has read any.
+    pub last_record: Option<LastRecord>,
+}
+
+/// What the log knows of the last record that it read of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastRecord {
+    /// Its offset.
+    pub offset: i64,
+    /// Its [`crate::record_digest`].
+    pub digest: [u8; 32],
+}
+
+/// Why a partition waits for an operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Halt {
+    /// In one word, e.g. `expired`; [`Halt::STORED`] for one of a version that stored none.
+    pub code: String,
+    /// For people.
+    pub reason: String,
+}
+
+impl Halt {
+    /// The code of a halt that was stored without one.
+    pub const STORED: &str = "stored";
+
+    /// From the columns of the stream row; `None` = it does not wait. The reason decides, since
+    /// older versions store nothing else.
+    pub(crate) fn from_row(code: Option<String>, reason: Option<String>) -> Option<Self> {
+        let code = code.unwrap_or_else(|| Self::STORED.to_owned());
+        reason.map(|reason| Self { code, reason })
+    }
 }
 
 /// Why a claim failed.
@@ -69,24 +104,26 @@ pub async fn claim(
     partition: i32,
 ) -> Result<Option<Claim>, ClaimError> {
     let token = Uuid::new_v4();
-    let row: Option<(i64, i32, i64, Option<String>)> =
-        sqlx::query_as(include_str!("sql/claim.sql"))
-            .bind(topic)
-            .bind(partition)
-            .bind(&who.group_id)
-            .bind(token)
-            .bind(&who.owner)
-            .fetch_optional(pool)
-            .await?;
-    if let Some((stream_id, generation, next_offset, halted_reason)) = row {
+    let row = sqlx::query(include_str!("sql/claim.sql"))
+        .bind(topic)
+        .bind(partition)
+        .bind(&who.group_id)
+        .bind(token)
+        .bind(&who.owner)
+        .fetch_optional(pool)
+        .await?;
+    if let Some(row) = row {
+        let halted = Halt::from_row(row.try_get("halted_code")?, row.try_get("halted_reason")?);
         return Ok(Some(Claim {
-            stream_id,
+            stream_id: row.try_get("stream_id")?,
             topic: topic.to_owned(),
             partition,
-            generation,
+            generation: row.try_get("generation")?,
             token,
-            next_offset,
-            halted_reason,
+            next_offset: row.try_get("next_offset")?,
+            halted,
+            topic_id: row.try_get("topic_id")?,
+            last_record: last_record(&row)?,
         }));
     }
     match stored_group(pool, topic, partition).await? {
@@ -98,6 +135,16 @@ pub async fn claim(
         }),
         _ => Ok(None),
     }
+}
+
+fn last_record(row: &PgRow) -> Result<Option<LastRecord>, sqlx::Error> {
+    let offset: Option<i64> = row.try_get("last_record_offset")?;
+    let digest: Option<Vec<u8>> = row.try_get("last_record_digest")?;
+    // Both columns are written together, and a CHECK holds the digest's length.
+    let digest = digest.and_then(|bytes| bytes.try_into().ok());
+    Ok(offset
+        .zip(digest)
+        .map(|(offset, digest)| LastRecord { offset, digest }))
 }
 
 async fn stored_group(
@@ -140,20 +187,66 @@ pub async fn open(
     Ok(())
 }
 
-/// Marks a claimed partition as waiting for an operator. Does nothing where the claim is no longer
-/// the newest one; returns whether it was.
+/// Marks a claimed partition as waiting for an operator: `code` says why in one word (at most 64
+/// bytes), `reason` for people. Does nothing where the claim is no longer the newest one; returns
+/// whether it was. A partition that is halted again keeps the time since when.
 ///
 /// # Errors
 /// The database's.
-pub async fn halt(pool: &PgPool, claim: &Claim, reason: &str) -> Result<bool, sqlx::Error> {
+pub async fn halt(
+    pool: &PgPool,
+    claim: &Claim,
+    code: &str,
+    reason: &str,
+) -> Result<bool, sqlx::Error> {
     let updated = sqlx::query(
-        "UPDATE event_log.stream SET halted_reason = $3, updated_at = clock_timestamp()
+        "UPDATE event_log.stream
+         SET halted_code = $3, halted_reason = $4, halted_at = coalesce(halted_at, clock_timestamp()),
+             updated_at = clock_timestamp()
          WHERE stream_id = $1 AND claim = $2 AND closed_at IS NULL",
     )
     .bind(claim.stream_id)
     .bind(claim.token)
+    .bind(code)
     .bind(reason)
     .execute(pool)
     .await?;
     Ok(updated.rows_affected() == 1)
+}
+
+/// Stores the topic's own id in Kafka where none is stored yet. Does nothing where the claim is no
+/// longer the newest one.
+///
+/// # Errors
+/// The database's.
+pub async fn note_topic_id(
+    pool: &PgPool,
+    claim: &Claim,
+    topic_id: Uuid,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE event_log.stream SET topic_id = $3
+         WHERE stream_id = $1 AND claim = $2 AND closed_at IS NULL AND topic_id IS NULL",
+    )
+    .bind(claim.stream_id)
+    .bind(claim.token)
+    .bind(topic_id)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Of these halted streams, those that wait no longer: an operator has cleared the halt, or has
+/// closed the generation to open the next one. Takes no lock.
+///
+/// # Errors
+/// The database's.
+pub async fn no_longer_halted(pool: &PgPool, stream_ids: &[i64]) -> Result<Vec<i64>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT stream_id FROM event_log.stream
+         WHERE stream_id = ANY($1) AND (closed_at IS NOT NULL OR halted_reason IS NULL)",
+    )
+    .bind(stream_ids)
+    .fetch_all(pool)
+    .await
 }
