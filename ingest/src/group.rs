@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use crate::assignment::{fetched_of, forget_pauses, names_of, show_to_kafka};
 use crate::claims::{self, Claimed};
 use crate::partitions::{Held, Partitions, Reading, TopicPartition};
+use crate::progress::InKafka;
 use crate::topic_ids::TopicIds;
 use crate::worker::Notice;
 use crate::{Shared, condition};
@@ -191,6 +192,12 @@ impl Group {
     }
 }
 
+/// Whether the client library is connected to the broker with this id.
+fn is_up(statistics: &Statistics, broker: i32) -> bool {
+    let mut brokers = statistics.brokers.values();
+    brokers.any(|known| known.nodeid == broker && known.state == "UP")
+}
+
 impl ClientContext for Group {
     fn stats(&self, statistics: Statistics) {
         let mut partitions = self.partitions();
@@ -199,15 +206,17 @@ impl ClientContext for Group {
                 .topics
                 .get(topic)
                 .and_then(|t| t.partitions.get(&partition));
-            let Some(end) = known.map(|p| {
-                if p.ls_offset >= 0 {
-                    p.ls_offset
-                } else {
-                    p.hi_offset
-                }
-            }) else {
-                continue;
+            let Some(known) = known else { continue };
+            let end = if known.ls_offset >= 0 {
+                known.ls_offset
+            } else {
+                known.hi_offset
             };
+            reading.worker.note_kafka(InKafka {
+                end,
+                fetched: known.next_offset,
+                is_fetchable: is_up(&statistics, known.leader),
+            });
             if end >= 0 {
                 let lag = (end - reading.worker.stored()).max(0);
                 let partition = partition.to_string();

@@ -3,10 +3,11 @@
 
 use std::collections::HashSet;
 
-use event_log::Header;
+use event_log::{Batch, Header};
 use run_events::{Reason, Rejection, RunEvent, json};
 use service::config::{Config, TopicConfig};
 
+use crate::gather::Gathered;
 use crate::raw_record::RawRecord;
 
 /// What a topic's records have to keep.
@@ -18,14 +19,23 @@ pub(crate) struct Rules {
     strict_keys: bool,
 }
 
-/// What was noticed about an accepted record; worth counting.
+/// What was noticed about an accepted record, or about those of a batch; worth counting.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Noticed {
-    pub(crate) unknown_fields: u32,
-    /// The idempotency key is not the derived one.
-    pub(crate) key_mismatch: bool,
-    /// The Kafka key is not the runId.
-    pub(crate) foreign_record_key: bool,
+    /// Fields that the contract does not know.
+    pub(crate) unknown_fields: u64,
+    /// Idempotency keys that are not the derived ones.
+    pub(crate) key_mismatches: u64,
+    /// Kafka keys that are not the runId.
+    pub(crate) foreign_record_keys: u64,
+}
+
+impl Noticed {
+    fn add(&mut self, more: Self) {
+        self.unknown_fields += more.unknown_fields;
+        self.key_mismatches += more.key_mismatches;
+        self.foreign_record_keys += more.foreign_record_keys;
+    }
 }
 
 impl Rules {
@@ -41,6 +51,9 @@ impl Rules {
 
     /// The event in the record, or the first check that it fails.
     pub(crate) fn judge(&self, record: &RawRecord) -> Result<(RunEvent, Noticed), Rejection> {
+        if let Some(refused) = &record.refused {
+            return Err(refused.clone());
+        }
         let bytes = record.bytes();
         if bytes > self.max_record_bytes {
             let detail = format!(
@@ -74,11 +87,30 @@ impl Rules {
                 .owned_by(Some(event.tenant_id), Some(event.run_id)));
         }
         let noticed = Noticed {
-            unknown_fields: decoded.unknown_fields,
-            key_mismatch,
-            foreign_record_key: record.key.as_deref() != Some(event.run_id.as_bytes()),
+            unknown_fields: u64::from(decoded.unknown_fields),
+            key_mismatches: u64::from(key_mismatch),
+            foreign_record_keys: u64::from(record.key.as_deref() != Some(event.run_id.as_bytes())),
         };
         Ok((event, noticed))
+    }
+
+    /// The batch to append, and what was noticed about it.
+    pub(crate) fn batch(&self, gathered: Gathered) -> (Batch, Noticed) {
+        let mut all = Noticed::default();
+        let record = |raw: RawRecord| {
+            let verdict = self.judge(&raw).map(|(event, noticed)| {
+                all.add(noticed);
+                event
+            });
+            raw.judged(verdict)
+        };
+        let batch = Batch {
+            start: gathered.start,
+            end: gathered.end,
+            skipped: gathered.skipped,
+            records: gathered.records.into_iter().map(record).collect(),
+        };
+        (batch, all)
     }
 
     fn allows(&self, tenant_id: &str) -> bool {
@@ -148,6 +180,7 @@ mod tests {
             key: Some(b"run-1".to_vec()),
             value: Some(value.as_bytes().to_vec()),
             headers: Vec::new(),
+            refused: None,
         }
     }
 
@@ -182,15 +215,15 @@ mod tests {
             noticed,
             Noticed {
                 unknown_fields: 1,
-                key_mismatch: true,
-                foreign_record_key: false
+                key_mismatches: 1,
+                foreign_record_keys: 0
             }
         );
         let other = RawRecord {
             key: None,
             ..record(&event_json("acme"))
         };
-        assert!(rules().judge(&other).unwrap().1.foreign_record_key);
+        assert_eq!(rules().judge(&other).unwrap().1.foreign_record_keys, 1);
     }
 
     #[test]
@@ -245,6 +278,38 @@ mod tests {
             })),
             Reason::Tombstone
         );
+    }
+
+    #[test]
+    fn a_batch_that_is_judged_again_gets_the_same_verdicts() {
+        let valid = record(&event_json("acme"));
+        let refused = RawRecord {
+            refused: Some(Rejection::new(Reason::TooLarge, "too many headers")),
+            ..valid.clone()
+        };
+        let at = |offset, raw: &RawRecord| RawRecord {
+            offset,
+            ..raw.clone()
+        };
+        let gathered = Gathered {
+            start: 0,
+            end: 4,
+            skipped: 1,
+            records: vec![at(0, &valid), at(2, &refused), at(3, &record("{"))],
+        };
+        let verdicts = |batch: &Batch| -> Vec<_> {
+            let verdict =
+                |r: &event_log::Record| r.verdict.as_ref().map(drop).map_err(|e| e.reason);
+            batch.records.iter().map(verdict).collect()
+        };
+        let (first, noticed) = rules().batch(gathered);
+        let expected = [Ok(()), Err(Reason::TooLarge), Err(Reason::InvalidJson)];
+        assert_eq!(verdicts(&first), expected);
+        let (again, noticed_again) = rules().batch(Gathered::unjudged(first));
+        assert_eq!(verdicts(&again), expected);
+        assert_eq!(noticed, noticed_again);
+        assert_eq!((again.start, again.end, again.skipped), (0, 4, 1));
+        assert_eq!(again.records[0].value, valid.value);
     }
 
     #[test]

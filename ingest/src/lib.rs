@@ -14,12 +14,15 @@ mod describe_topics;
 mod gather;
 mod group;
 mod judge;
+mod memory;
 mod metrics;
 mod partitions;
 mod poll;
+mod progress;
 mod raw_record;
 mod resume;
 mod topic_ids;
+mod watchdog;
 mod worker;
 
 use std::net::SocketAddr;
@@ -59,8 +62,12 @@ pub(crate) struct Shared {
     pub(crate) claimant: Claimant,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
-    /// At most `ingest.writers` transactions at once.
+    /// At most `ingest.writers` batches are judged and written at once.
     pub(crate) writers: tokio::sync::Semaphore,
+    /// At most `ingest.buffer_bytes` of records.
+    pub(crate) memory: Arc<memory::Memory>,
+    /// What the watchdog looks at.
+    pub(crate) pulse: watchdog::Pulse,
 }
 
 /// Whether the keys fit each other. Called before [`run`], since only the loaded configuration knows
@@ -138,6 +145,8 @@ pub async fn run(config: &Config, shutdown: CancellationToken) -> anyhow::Result
         health: health.clone(),
         metrics: Metrics::new(&registry)?,
         writers: tokio::sync::Semaphore::new(config.ingest.writers),
+        memory: memory::Memory::new(config.ingest.buffer_bytes),
+        pulse: watchdog::Pulse::default(),
         pool,
     });
     let listen = config.telemetry.listen_address(DEFAULT_LISTEN)?;
@@ -177,6 +186,9 @@ async fn poll_until(
     let runtime = tokio::runtime::Handle::current();
     let drain = shared.config.ingest.drain_timeout;
     let stop = shutdown.clone();
+    // Dropped with this function: the watchdog is over then, however it ends.
+    let (_watching, watched) = std::sync::mpsc::channel();
+    let mut stall = watchdog::start(&shared, watched).context("cannot start the watchdog")?;
     std::thread::Builder::new()
         .name("kafka-poll".to_owned())
         .spawn(move || {
@@ -186,6 +198,7 @@ async fn poll_until(
         .context("cannot start the Kafka thread")?;
     tokio::select! {
         result = &mut end => return result.context("the Kafka thread panicked")?,
+        Ok(stall) = &mut stall => return Err(stall),
         () = shutdown.cancelled() => {}
     }
     match tokio::time::timeout(drain + CLOSE_TIMEOUT, end).await {

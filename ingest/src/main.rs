@@ -40,8 +40,8 @@ fn start(args: &Args) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async { runlog_ingest::run(&config, shutdown::install()).await })?;
-    // A client library that hangs while it closes must not keep the process.
+    let result = runtime.block_on(async { runlog_ingest::run(&config, shutdown::install()).await });
+    // What hangs, a client library that closes or a task, must not keep the process.
     runtime.shutdown_background();
-    Ok(Exit::Done)
+    result.map(|()| Exit::Done)
 }

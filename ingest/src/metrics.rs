@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+};
 use service::metrics::{MetricsRegistry, register_build_info};
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +31,8 @@ pub(crate) struct Metrics {
     pub(crate) fenced: IntCounter,
     /// Retries of a batch after a fault of the environment.
     pub(crate) retries: IntCounter,
+    /// How long the partition that waits longest has had records without storing one.
+    pub(crate) unmoved_seconds: IntGauge,
     /// Fields of accepted events that the contract does not know.
     pub(crate) unknown_fields: IntCounter,
     /// Accepted events whose idempotency key is not the derived one.
@@ -108,6 +112,14 @@ impl Metrics {
                 "runlog_ingest_retries_total",
                 "Retries of a batch after a fault of the environment.",
             )?,
+            unmoved_seconds: {
+                let metric = IntGauge::new(
+                    "runlog_ingest_unmoved_seconds",
+                    "How long the partition that waits longest has had records without storing one, whatever the reason; 0 = all move.",
+                )?;
+                registry.register(Box::new(metric.clone()))?;
+                metric
+            },
             unknown_fields: counter(
                 "runlog_ingest_unknown_fields_total",
                 "JSON fields of accepted events that the contract does not know.",

@@ -3,7 +3,7 @@
 use event_log::{Header, Record};
 use rdkafka::Message as _;
 use rdkafka::message::BorrowedMessage;
-use run_events::{Rejection, RunEvent};
+use run_events::{Reason, Rejection, RunEvent};
 
 /// A record's bytes, not yet looked at.
 #[derive(Debug, Clone)]
@@ -12,17 +12,35 @@ pub(crate) struct RawRecord {
     pub(crate) timestamp_ms: Option<i64>,
     pub(crate) key: Option<Vec<u8>>,
     pub(crate) value: Option<Vec<u8>>,
+    /// The first [`MAX_HEADERS`] of them.
     pub(crate) headers: Vec<Header>,
+    /// Why it cannot hold an event, where that is known already.
+    pub(crate) refused: Option<Rejection>,
 }
+
+/// Headers that are copied. A header costs two bytes in Kafka and a hundred here.
+pub(crate) const MAX_HEADERS: usize = 1_000;
+/// What the memory's administration adds to a piece of it, about.
+const PIECE: usize = 16;
+/// An object of JSON, in memory: a node of its map has room for eleven members, whatever it holds.
+const OBJECT: usize = 11 * (size_of::<String>() + VALUE) + 4 * PIECE;
+/// Any other value; a list has up to twice the room that it needs.
+const ITEM: usize = 2 * VALUE + PIECE;
+/// What `serde_json` makes of a value.
+const VALUE: usize = 32;
+/// The event's texts, the statement's columns, its arguments, and the message to the server.
+const COPIES: usize = 4;
 
 impl RawRecord {
     pub(crate) fn copied(message: &BorrowedMessage<'_>) -> Self {
+        let (headers, count) = headers::copied(message, MAX_HEADERS);
         Self {
             offset: message.offset(),
             timestamp_ms: message.timestamp().to_millis(),
             key: message.key().map(<[u8]>::to_vec),
             value: message.payload().map(<[u8]>::to_vec),
-            headers: headers::copied(message),
+            headers,
+            refused: (count > MAX_HEADERS).then(|| too_many_headers(count)),
         }
     }
 
@@ -44,6 +62,18 @@ impl RawRecord {
         }
     }
 
+    /// The bytes of a record whose event is dropped; a rejection stays.
+    pub(crate) fn unjudged(record: Record) -> Self {
+        Self {
+            offset: record.offset,
+            timestamp_ms: record.timestamp_ms,
+            key: record.key,
+            value: record.value,
+            headers: record.headers,
+            refused: record.verdict.err(),
+        }
+    }
+
     /// The record's size: key, value and headers.
     pub(crate) fn bytes(&self) -> usize {
         let of = |part: &Option<Vec<u8>>| part.as_ref().map_or(0, Vec::len);
@@ -57,8 +87,27 @@ impl RawRecord {
 
     /// What the record costs in memory, about: its bytes and the structure around them.
     pub(crate) fn memory(&self) -> usize {
-        self.bytes() + size_of::<Self>() + self.headers.len() * size_of::<Header>()
+        self.bytes() + size_of::<Self>() + self.headers.len() * (size_of::<Header>() + 2 * PIECE)
     }
+
+    /// What the record costs at most, about, while its batch is judged and written: itself, the event
+    /// in it, and its texts on their way to the database. Counts what opens or parts values in JSON,
+    /// wherever it stands, so that it errs on the large side.
+    pub(crate) fn memory_judged(&self) -> usize {
+        let value = self.value.as_deref().unwrap_or_default();
+        let (mut items, mut objects) = (0, 0);
+        for byte in value {
+            items += usize::from(matches!(byte, b',' | b'[' | b'{'));
+            objects += usize::from(*byte == b'{');
+        }
+        self.memory() + COPIES * self.bytes() + items * ITEM + objects * OBJECT
+    }
+}
+
+fn too_many_headers(count: usize) -> Rejection {
+    let detail =
+        format!("{count} headers; the first {MAX_HEADERS} are kept, and more are not read");
+    Rejection::new(Reason::TooLarge, detail)
 }
 
 /// Reads header names as bytes. The safe binding panics on a name that is not UTF-8, and a producer
@@ -70,20 +119,23 @@ mod headers {
 
     use event_log::Header;
     use rdkafka::bindings::{
-        rd_kafka_header_get_all, rd_kafka_message_headers, rd_kafka_resp_err_t,
+        rd_kafka_header_cnt, rd_kafka_header_get_all, rd_kafka_message_headers, rd_kafka_resp_err_t,
     };
     use rdkafka::message::BorrowedMessage;
 
-    pub(super) fn copied(message: &BorrowedMessage<'_>) -> Vec<Header> {
+    /// The first `max` headers, and how many there are.
+    pub(super) fn copied(message: &BorrowedMessage<'_>, max: usize) -> (Vec<Header>, usize) {
         let mut native = ptr::null_mut();
         // SAFETY: the message is alive for the whole call and owns its headers; the list is only
         // read, and only on this thread.
         let found = unsafe { rd_kafka_message_headers(message.ptr(), &mut native) };
         if found != rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Vec::new();
+            return (Vec::new(), 0);
         }
+        // SAFETY: as above.
+        let count = unsafe { rd_kafka_header_cnt(native) };
         let mut headers = Vec::new();
-        loop {
+        while headers.len() < max {
             let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
             // SAFETY: `native` came from the living message above; the pointers it fills stay valid
             // as long as the message, and an index past the end is an error code.
@@ -91,7 +143,7 @@ mod headers {
                 rd_kafka_header_get_all(native, headers.len(), &mut name, &mut value, &mut size)
             };
             if found != rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-                return headers;
+                break;
             }
             // SAFETY: the library ends every name with a NUL.
             let name = unsafe { CStr::from_ptr(name) }.to_bytes().to_vec();
@@ -101,5 +153,6 @@ mod headers {
             });
             headers.push(Header { name, value });
         }
+        (headers, count)
     }
 }

@@ -2,14 +2,15 @@
 //! environment broke. Started by [`crate::group`] for a claim, ended with it.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use event_log::{AppendError, Appended, Batch, Claim, FaultClass, Outcome, Record, StreamWriter};
+use event_log::{AppendError, Appended, Batch, Claim, FaultClass, Outcome, StreamWriter};
 use futures_util::FutureExt as _;
 use service::backoff::Backoff;
+use service::config::Config;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
@@ -17,18 +18,20 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::Shared;
-use crate::gather::{Delivery, Gather};
+use crate::gather::{Bounds, Delivery, Gather, Gathered};
 use crate::judge::{Noticed, Rules};
 use crate::partitions::TopicPartition;
-use crate::raw_record::RawRecord;
+use crate::progress::{InKafka, Progress, Step};
 
 /// An append that takes longer than this is shown in /readyz.
-const SLOW: Duration = Duration::from_secs(10);
+pub(crate) const SLOW: Duration = Duration::from_secs(10);
 /// A row may be locked for so long before that is shown: a claim that is being made, for example.
 const LOCKED: Duration = Duration::from_secs(2);
 /// An append may take as long as this many statements that each run up to their own timeout. The
 /// server's limits do not end it where the server is gone and the network does not say so.
 const STATEMENTS: u32 = 4;
+/// Idempotency keys that the partitions of the process remember together, some 200 bytes each.
+const CACHED_KEYS: usize = 600_000;
 const PANICKED: &str = "its records were not appended because of a bug in runlog-ingest, which its log shows: please report it";
 
 /// A handle on a partition's task.
@@ -40,23 +43,6 @@ pub(crate) struct Worker {
     task: JoinHandle<()>,
     progress: Arc<Progress>,
     claim: Claim,
-}
-
-/// What the poll thread sees of a worker.
-#[derive(Debug, Default)]
-struct Progress {
-    /// Memory of the deliveries that are not committed yet, in bytes.
-    buffered: AtomicUsize,
-    /// The stored offset.
-    stored: AtomicI64,
-    /// Why the batch under way is not appended yet, if that is not as it should be.
-    trouble: Mutex<Option<String>>,
-}
-
-impl Progress {
-    fn set_trouble(&self, trouble: Option<String>) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
-    }
 }
 
 /// Why a worker ended by itself.
@@ -90,12 +76,13 @@ impl Worker {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let (deliveries, received) = unbounded_channel();
         let stop = CancellationToken::new();
-        let progress = Arc::new(Progress::default());
-        progress.stored.store(claim.next_offset, Ordering::Relaxed);
         let partition = TopicPartition {
             topic: claim.topic.clone(),
             partition: claim.partition,
         };
+        let memory = shared.memory.share();
+        let progress = Arc::new(Progress::new(partition.clone(), memory, claim.next_offset));
+        shared.pulse.watch(id, &progress);
         let task = Task {
             rules: Rules::new(&shared.config, &claim.topic),
             writer: StreamWriter::new(claim.clone()).without_waiting(),
@@ -131,31 +118,42 @@ impl Worker {
     /// Hands over a delivery. A worker that has ended drops it: its notice is on the way, and the
     /// partition will be read again from the stored offset.
     pub(crate) fn deliver(&self, delivery: Delivery) {
-        let memory = match &delivery {
-            Delivery::Record { record, .. } => record.memory(),
-            Delivery::Tail { .. } | Delivery::End(_) => 0,
+        let memory = delivery.memory();
+        let offsets = match &delivery {
+            Delivery::Record { skipped, .. } => skipped + 1,
+            Delivery::Tail { skipped } => *skipped,
+            Delivery::End(_) => 0,
         };
-        self.progress.buffered.fetch_add(memory, Ordering::Relaxed);
-        let _ = self.deliveries.send(delivery);
+        self.progress.memory.take(memory);
+        if self.deliveries.send(delivery).is_err() {
+            self.progress.memory.give_back(memory);
+        }
+        self.progress.delivered_more(offsets);
     }
 
-    /// Bytes of memory in the worker's hands.
-    pub(crate) fn buffered(&self) -> usize {
-        self.progress.buffered.load(Ordering::Relaxed)
+    /// Whether it holds its share of the process's memory: the partition is to be paused.
+    pub(crate) fn is_full(&self) -> bool {
+        self.progress.memory.is_full()
+    }
+
+    /// Whether a partition that was paused may be read again.
+    pub(crate) fn has_room(&self) -> bool {
+        self.progress.memory.has_room()
+    }
+
+    /// Takes note of what Kafka holds of the partition.
+    pub(crate) fn note_kafka(&self, kafka: InKafka) {
+        self.progress.note_kafka(kafka);
     }
 
     /// The stored offset.
     pub(crate) fn stored(&self) -> i64 {
-        self.progress.stored.load(Ordering::Relaxed)
+        self.progress.stored()
     }
 
     /// Why the batch under way is not appended yet, if that is not as it should be.
     pub(crate) fn trouble(&self) -> Option<String> {
-        let trouble = &self.progress.trouble;
-        trouble
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.progress.trouble()
     }
 
     /// The claim that it works under.
@@ -180,7 +178,7 @@ impl Worker {
             );
             abort.abort();
         }
-        self.progress.stored.load(Ordering::Relaxed)
+        self.progress.stored()
     }
 }
 
@@ -206,32 +204,38 @@ impl Task {
                 first = self.received.recv() => first?,
             };
             let started = Instant::now();
-            let (batch, memory, end) = self.gather(first).await;
-            if batch.end > batch.start {
-                match self.append(&batch).await {
-                    Ok(Some(appended)) => self.count(&batch, &appended, started),
+            let (gathered, memory, ended) = self.gather(first).await;
+            let end = gathered.end;
+            if end > gathered.start {
+                match self.append(gathered).await {
+                    Ok(Some(committed)) => self.count(&committed, started),
                     Ok(None) => return None,
                     Err(ended) => return Some(ended),
                 }
             }
-            if end.is_some() {
-                return end;
+            if ended.is_some() {
+                return ended;
             }
-            self.next = batch.end;
-            self.progress.stored.store(batch.end, Ordering::Relaxed);
-            self.progress.buffered.fetch_sub(memory, Ordering::Relaxed);
+            self.next = end;
+            self.progress.set_stored(end);
+            self.progress.memory.give_back(memory);
+            self.progress.enter(Step::Gathering);
         }
     }
 
     /// Gathers what is there, and waits `batch.linger` at most for more.
-    async fn gather(&mut self, first: Delivery) -> (Batch, usize, Option<Ended>) {
-        let bounds = &self.shared.config.ingest.batch;
-        let linger = tokio::time::sleep(bounds.linger);
+    async fn gather(&mut self, first: Delivery) -> (Gathered, usize, Option<Ended>) {
+        let settings = &self.shared.config.ingest.batch;
+        let bounds = Bounds {
+            max_events: settings.max_events,
+            max_bytes: settings.max_bytes,
+        };
+        let linger = tokio::time::sleep(settings.linger);
         tokio::pin!(linger);
-        let mut gather = Gather::new(self.next, bounds.max_events, bounds.max_bytes);
+        let mut gather = Gather::new(self.next, bounds);
         let mut next = Some(first);
         while let Some(delivery) = next {
-            gather.push(delivery, |raw| self.rules.record(raw, &self.shared));
+            gather.push(delivery);
             if gather.is_full() {
                 break;
             }
@@ -249,38 +253,42 @@ impl Task {
     }
 
     /// Appends the batch however often it takes; `None` = stopped while waiting.
-    async fn append(&mut self, batch: &Batch) -> Result<Option<Appended>, Ended> {
+    async fn append(&mut self, gathered: Gathered) -> Result<Option<Committed>, Ended> {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         // A row that another transaction holds: asked for again and again, without a permit in between.
         let mut locked = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
         let started = Instant::now();
+        let mut gathered = gathered;
         let mut failed = false;
         loop {
-            let delay = match self.try_append(batch).await {
-                Ok(appended) => {
+            let delay = match self.try_append(gathered).await {
+                Ok(committed) => {
                     failpoints::hit("ingest.appended");
                     if failed {
                         self.progress.set_trouble(None);
                         tracing::info!(partition = %self.name(), "appending again");
                     }
-                    return Ok(Some(appended));
+                    return Ok(Some(committed));
                 }
-                Err(error) if error.is_locked() && started.elapsed() < LOCKED => {
+                Err((error, batch)) if error.is_locked() && started.elapsed() < LOCKED => {
                     tracing::debug!(partition = %self.name(), %error, "a row is locked; trying again");
+                    gathered = Gathered::unjudged(batch);
                     locked.next_delay()
                 }
-                Err(error) => {
+                Err((error, batch)) => {
                     let delays = if error.is_locked() {
                         &mut locked
                     } else {
                         &mut backoff
                     };
-                    self.classed(error, batch)?;
+                    self.classed(error, &batch)?;
+                    gathered = Gathered::unjudged(batch);
                     failed = true;
                     self.shared.metrics.retries.inc();
                     delays.next_delay()
                 }
             };
+            self.progress.enter(Step::BackingOff);
             tokio::select! {
                 () = self.stop.cancelled() => return Ok(None),
                 () = tokio::time::sleep(delay) => {}
@@ -288,11 +296,30 @@ impl Task {
         }
     }
 
-    async fn try_append(&mut self, batch: &Batch) -> Result<Appended, AppendError> {
+    /// Judges and appends the batch. Both under the permit of a writer: events take much more memory
+    /// than their bytes, and so no more batches than that hold them, however many wait.
+    async fn try_append(&mut self, gathered: Gathered) -> Result<Committed, (AppendError, Batch)> {
+        self.progress.enter(Step::WaitingForWriter);
+        let shared = Arc::clone(&self.shared);
         // The semaphore is never closed.
-        let _permit = self.shared.writers.acquire().await;
-        let _timer = self.shared.metrics.commit_seconds.start_timer();
-        let longest = STATEMENTS * self.shared.config.database.statement_timeout;
+        let _permit = shared.writers.acquire().await;
+        self.progress.enter(Step::Appending);
+        self.writer
+            .bound_cache(CACHED_KEYS / shared.memory.sharers());
+        let (batch, noticed) = self.rules.batch(gathered);
+        let _timer = shared.metrics.commit_seconds.start_timer();
+        match self.append_once(&batch).await {
+            Ok(appended) => Ok(Committed {
+                batch,
+                appended,
+                noticed,
+            }),
+            Err(error) => Err((error, batch)),
+        }
+    }
+
+    async fn append_once(&mut self, batch: &Batch) -> Result<Appended, AppendError> {
+        let longest = longest_append(&self.shared.config);
         let (name, start, end) = (self.name(), batch.start, batch.end);
         let result = {
             let append = self.writer.append(&self.shared.pool, batch);
@@ -374,12 +401,22 @@ impl Task {
         }
     }
 
-    fn count(&self, batch: &Batch, appended: &Appended, started: Instant) {
+    fn count(&self, committed: &Committed, started: Instant) {
+        let Committed {
+            batch,
+            appended,
+            noticed,
+        } = committed;
         let topic = &self.writer.claim().topic;
         let metrics = &self.shared.metrics;
         metrics
             .batch_seconds
             .observe(started.elapsed().as_secs_f64());
+        metrics.unknown_fields.inc_by(noticed.unknown_fields);
+        metrics.key_mismatch.inc_by(noticed.key_mismatches);
+        metrics
+            .foreign_record_key
+            .inc_by(noticed.foreign_record_keys);
         let mut fresh = 0;
         for outcome in &appended.outcomes {
             let name = match outcome {
@@ -418,23 +455,14 @@ impl Task {
     }
 }
 
-impl Rules {
-    /// The record with its verdict; what was noticed about it is counted.
-    fn record(&self, raw: RawRecord, shared: &Shared) -> Record {
-        let verdict = self.judge(&raw).map(|(event, noticed)| {
-            let Noticed {
-                unknown_fields,
-                key_mismatch,
-                foreign_record_key,
-            } = noticed;
-            let metrics = &shared.metrics;
-            metrics.unknown_fields.inc_by(u64::from(unknown_fields));
-            metrics.key_mismatch.inc_by(u64::from(key_mismatch));
-            metrics
-                .foreign_record_key
-                .inc_by(u64::from(foreign_record_key));
-            event
-        });
-        raw.judged(verdict)
-    }
+/// A batch that is in the log.
+struct Committed {
+    batch: Batch,
+    appended: Appended,
+    noticed: Noticed,
+}
+
+/// How long one try of a batch may take, at most, once it is slow.
+pub(crate) fn longest_append(config: &Config) -> Duration {
+    STATEMENTS * config.database.statement_timeout
 }

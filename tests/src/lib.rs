@@ -15,6 +15,7 @@ pub mod oracle;
 pub mod pipeline;
 pub mod process;
 pub mod stack;
+pub mod threads;
 pub mod topic;
 pub mod wait;
 pub mod wire;

@@ -183,6 +183,17 @@ impl Process {
         .with_context(|| self.describe())
     }
 
+    /// The most memory that the process has had at once so far, in bytes (VmHWM).
+    ///
+    /// # Errors
+    /// Where the process has ended.
+    pub fn peak_memory(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|rest| rest.split_whitespace().next());
+        Ok(kib.context("no VmHWM in /proc")?.parse::<u64>()? << 10)
+    }
+
     /// All that the process has written so far.
     ///
     /// # Errors

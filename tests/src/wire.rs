@@ -1,6 +1,6 @@
-//! A record batch written byte by byte, for what a Kafka client library does not let through: a
-//! header whose name is not UTF-8. Kafka's protocol calls names strings, and the broker takes any
-//! bytes.
+//! A record batch written byte by byte, for what a Kafka client library does not let through, or not as
+//! it is: a header whose name is not UTF-8, a hundred thousand headers. Kafka's protocol calls names
+//! strings, and the broker takes any bytes.
 //!
 //! Called by the suite of poisonous records. Protocol: Produce version 8, record batch version 2.
 
@@ -12,22 +12,27 @@ use std::time::Duration;
 /// How long the broker may take to answer.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// Sends one record with one header to a partition whose leader is the first bootstrap server.
-/// Answers the record's offset.
+/// A record's parts, as bytes; `None` = null.
+#[derive(Clone, Debug, Default)]
+pub struct RawRecord {
+    /// The key.
+    pub key: Option<Vec<u8>>,
+    /// The value.
+    pub value: Option<Vec<u8>>,
+    /// Names and values of the headers, in order.
+    pub headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+/// Sends one record to a partition whose leader is the first bootstrap server. Answers the record's
+/// offset.
 ///
 /// # Errors
 /// Where the broker cannot be reached or refuses.
-pub fn send(
-    bootstrap: &str,
-    topic: &str,
-    partition: i32,
-    value: &[u8],
-    header: (&[u8], &[u8]),
-) -> Result<i64> {
+pub fn send(bootstrap: &str, topic: &str, partition: i32, record: &RawRecord) -> Result<i64> {
     let address = bootstrap.split(',').next().unwrap_or(bootstrap);
     let mut stream = TcpStream::connect(address).with_context(|| format!("Kafka at {address}"))?;
     stream.set_read_timeout(Some(ANSWER))?;
-    let request = request(topic, partition, &batch(value, header));
+    let request = request(topic, partition, &batch(record));
     stream.write_all(&(u32::try_from(request.len())?).to_be_bytes())?;
     stream.write_all(&request)?;
     let mut length = [0; 4];
@@ -79,15 +84,20 @@ fn length(bytes: &[u8]) -> i32 {
 }
 
 /// Record batch version 2 with one record.
-fn batch(value: &[u8], (name, content): (&[u8], &[u8])) -> Vec<u8> {
+fn batch(parts: &RawRecord) -> Vec<u8> {
     let mut record = vec![0]; // attributes
     varint(&mut record, 0); // timestamp delta
     varint(&mut record, 0); // offset delta
-    varint(&mut record, -1); // no key
-    sized(&mut record, value);
-    varint(&mut record, 1); // one header
-    sized(&mut record, name);
-    sized(&mut record, content);
+    nullable(&mut record, parts.key.as_deref());
+    nullable(&mut record, parts.value.as_deref());
+    varint(
+        &mut record,
+        i64::try_from(parts.headers.len()).unwrap_or(i64::MAX),
+    );
+    for (name, value) in &parts.headers {
+        nullable(&mut record, Some(name));
+        nullable(&mut record, value.as_deref());
+    }
     let now = chrono::Utc::now().timestamp_millis();
     let mut checked = Vec::new();
     checked.extend(0_i16.to_be_bytes()); // attributes: no compression
@@ -110,9 +120,14 @@ fn batch(value: &[u8], (name, content): (&[u8], &[u8])) -> Vec<u8> {
     batch
 }
 
-fn sized(record: &mut Vec<u8>, part: &[u8]) {
-    varint(record, i64::from(length(part)));
-    record.extend(part);
+fn nullable(record: &mut Vec<u8>, part: Option<&[u8]>) {
+    match part {
+        None => varint(record, -1),
+        Some(bytes) => {
+            varint(record, i64::from(length(bytes)));
+            record.extend(bytes);
+        }
+    }
 }
 
 /// Zigzag, seven bits at a time.

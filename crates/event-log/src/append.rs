@@ -178,6 +178,12 @@ impl StreamWriter {
         &self.claim
     }
 
+    /// Bounds what it remembers of the runs that it wrote, from the next batch on: idempotency keys,
+    /// some 200 bytes each, at most 100,000. Writers of one process share its memory.
+    pub fn bound_cache(&mut self, max_keys: usize) {
+        self.cache.bound(max_keys);
+    }
+
     /// Appends a batch and commits. After an error the same batch may be tried again, any number of
     /// times: it is appended once.
     ///

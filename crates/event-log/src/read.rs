@@ -81,8 +81,8 @@ pub async fn horizon(
 }
 
 /// Up to `limit` events of a stream with `from <= offset < horizon`, in offset order. The horizon
-/// is a `next_offset` that was read before. Fewer come where their payloads reach `max_bytes` (as
-/// stored), so that memory is bounded; none = there are no more below the horizon.
+/// is a `next_offset` that was read before. Fewer come where their payloads reach `max_bytes`
+/// (estimated from what is stored: see the statement), so that memory is bounded; none = there are no more below the horizon.
 ///
 /// # Errors
 /// The database's.

@@ -72,19 +72,30 @@ pub(crate) struct RunCache {
     runs: LruCache<String, KnownRun>,
     /// Keys in all runs: what the memory goes with.
     keys: usize,
+    max_keys: usize,
 }
 
 impl RunCache {
     /// About 180 bytes each, so some 20 MB a partition at most.
     const MAX_KEYS: usize = 100_000;
-    /// An entry without keys costs memory too.
-    const MAX_RUNS: usize = 20_000;
+    /// An entry without keys costs memory too: one is as much as so many keys.
+    const KEYS_PER_RUN: usize = 5;
 
     pub(crate) fn new() -> Self {
         Self {
             runs: LruCache::unbounded(),
             keys: 0,
+            max_keys: Self::MAX_KEYS,
         }
+    }
+
+    /// Holds at most so many keys from now on, and never more than [`Self::MAX_KEYS`].
+    pub(crate) fn bound(&mut self, max_keys: usize) {
+        self.max_keys = max_keys.min(Self::MAX_KEYS);
+    }
+
+    fn max_runs(&self) -> usize {
+        self.max_keys / Self::KEYS_PER_RUN
     }
 
     pub(crate) fn clear(&mut self) {
@@ -133,7 +144,7 @@ impl RunCache {
 
     /// Drops the least recently used runs until the bounds hold.
     pub(crate) fn shrink(&mut self) {
-        while self.keys > Self::MAX_KEYS || self.runs.len() > Self::MAX_RUNS {
+        while self.keys > self.max_keys || self.runs.len() > self.max_runs() {
             match self.runs.pop_lru() {
                 Some((_, run)) => self.keys -= run.keys.len(),
                 None => break,
@@ -149,12 +160,26 @@ mod tests {
     #[test]
     fn the_least_recently_used_run_goes_first() {
         let mut cache = RunCache::new();
-        for n in 0..=RunCache::MAX_RUNS as i64 {
+        for n in 0..=cache.max_runs() as i64 {
             cache.insert(n.to_string(), KnownRun::empty(n));
         }
         assert!(cache.touch("0"));
         cache.shrink();
         assert!(cache.get("0").is_some());
         assert!(cache.get("1").is_none());
+    }
+
+    #[test]
+    fn a_smaller_bound_holds_from_the_next_time_on() {
+        let mut cache = RunCache::new();
+        for n in 0..100 {
+            cache.insert(n.to_string(), KnownRun::empty(n));
+        }
+        cache.bound(50);
+        cache.shrink();
+        assert_eq!(cache.runs.len(), 10);
+        assert!(cache.get("99").is_some());
+        cache.bound(usize::MAX);
+        assert_eq!(cache.max_keys, RunCache::MAX_KEYS);
     }
 }

@@ -40,6 +40,11 @@ impl Health {
         self.lock().iter().filter_map(unmet).collect()
     }
 
+    /// Whether this condition is met.
+    pub fn is_met(&self, condition: &'static str) -> bool {
+        matches!(self.lock().get(condition), Some(None))
+    }
+
     /// Whether every condition is met.
     pub fn is_ready(&self) -> bool {
         self.lock().values().all(Option::is_none)
@@ -63,6 +68,8 @@ mod tests {
         assert!(!health.is_ready());
         let starting = |name: &str| (name.to_owned(), "starting".to_owned());
         assert_eq!(health.reasons(), [starting("database"), starting("kafka")]);
+        health.set_ready("kafka");
+        assert!(health.is_met("kafka") && !health.is_met("database"));
     }
 
     #[test]

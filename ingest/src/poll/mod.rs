@@ -178,6 +178,7 @@ impl<'c> Poller<'c> {
 
     fn poll(&mut self, stop: &CancellationToken) -> anyhow::Result<()> {
         while !stop.is_cancelled() {
+            self.shared.pulse.poll_thread.beat();
             match self.consumer.poll(POLL) {
                 None => {}
                 Some(Ok(message)) => self.deliver(&message),
@@ -236,7 +237,7 @@ impl<'c> Poller<'c> {
         let record = RawRecord::copied(message);
         failpoints::hit("ingest.polled");
         reading.worker.deliver(Delivery::Record { skipped, record });
-        if !reading.paused && reading.worker.buffered() > self.shared.config.ingest.buffer_bytes {
+        if !reading.paused && reading.worker.is_full() {
             reading.paused = true;
             tracing::debug!(topic, partition, offset, "paused: the worker has enough");
             let list = list_of(topic, partition);

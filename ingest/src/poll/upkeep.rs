@@ -164,12 +164,11 @@ impl Poller<'_> {
         });
     }
 
-    /// Lets Kafka deliver again where the worker has caught up with half of its bound.
+    /// Lets Kafka deliver again where the worker holds no more than half of its share.
     fn resume(&self) {
-        let bound = self.shared.config.ingest.buffer_bytes / 2;
         let mut list = TopicPartitionList::new();
         for (topic, partition, reading) in self.group().partitions().readings() {
-            if reading.paused && !reading.ending && reading.worker.buffered() <= bound {
+            if reading.paused && !reading.ending && reading.worker.has_room() {
                 reading.paused = false;
                 tracing::debug!(topic, partition, next = reading.expected, "resumed");
                 list.add_partition(topic, partition);
@@ -295,11 +294,7 @@ impl Poller<'_> {
     }
 
     fn is_kafka_ready(&self) -> bool {
-        self.shared
-            .health
-            .reasons()
-            .iter()
-            .all(|(condition, _)| condition != condition::KAFKA)
+        self.shared.health.is_met(condition::KAFKA)
     }
 
     /// Asks for the topics' metadata: Kafka is reachable and has them, or the reason why not.

@@ -10,8 +10,8 @@ use super::Shared;
 use super::checkpoint::{self, Lease, Position};
 use crate::projection::{Effects, Projection, ProjectionError, RunName};
 
-/// What the payloads of one batch may amount to, as the database stores them. Bounds the memory of
-/// a process that is far behind on large events.
+/// What the payloads of one batch may amount to, about: some six times this where they compress as well
+/// as can be. Bounds the memory of a process that is far behind on large events.
 const MAX_BYTES: i64 = 8 << 20;
 
 /// Every statement of a batch finds its rows by key, and a batch is small beside its tables. The

@@ -103,47 +103,96 @@ async fn a_gap_that_the_log_cannot_fill_is_an_error_that_names_the_run() {
     );
 }
 
-#[tokio::test]
-async fn two_workers_that_meet_at_a_run_wait_for_each_other() {
-    // Once with a run that has no row yet, once with one that has.
-    for is_known in [false, true] {
-        let database = Database::new().await;
-        let mut log = Log::new(&database);
-        let (first, second) = (log.stream(0, 1, 0).await, log.stream(1, 1, 0).await);
-        log.append(first, "r", run("RunStarted")).await;
-        if is_known {
-            apply_stream(&database, first).await.unwrap();
-        }
-        log.append(first, "r", step("StepStarted", "a", 1)).await;
-        log.append(second, "r", step("StepCompleted", "a", 1)).await;
-        log.append(first, "r", step("StepStarted", "b", 1)).await;
-        log.append(second, "r", step("StepFailed", "b", 1)).await;
+/// One worker holds a run's row in its open transaction and the other waits for it: both orders of the
+/// two, with a run that has no row yet and with one that has.
+async fn meet_at_a_run(is_known: bool, is_later_first: bool) {
+    let database = Database::new().await;
+    let mut log = Log::new(&database);
+    let (first, second) = (log.stream(0, 1, 0).await, log.stream(1, 1, 0).await);
+    log.append(first, "r", run("RunStarted")).await;
+    if is_known {
+        apply_stream(&database, first).await.unwrap();
+    }
+    log.append(first, "r", step("StepStarted", "a", 1)).await;
+    log.append(second, "r", step("StepCompleted", "a", 1)).await;
+    log.append(first, "r", step("StepStarted", "b", 1)).await;
+    log.append(second, "r", step("StepFailed", "b", 1)).await;
+    log.append(first, "r", run("RunPaused")).await;
+    let (holds, waits) = if is_later_first {
+        (second, first)
+    } else {
+        (first, second)
+    };
 
-        let mut early = database.pool.begin().await.unwrap();
-        let events = all_events(&mut early, first).await;
-        RunStatusProjection
-            .apply(&mut early, &events)
-            .await
-            .unwrap();
-        let url = database.url.clone();
-        let late = tokio::spawn(async move {
-            use sqlx::Connection;
-            let mut connection = PgConnection::connect(&url).await.unwrap();
-            let mut late = connection.begin().await.unwrap();
-            let events = all_events(&mut late, second).await;
-            RunStatusProjection.apply(&mut late, &events).await.unwrap();
-            late.commit().await.unwrap();
-        });
+    let mut early = database.pool.begin().await.unwrap();
+    let events = all_events(&mut early, holds).await;
+    RunStatusProjection
+        .apply(&mut early, &events)
+        .await
+        .unwrap();
+    let url = database.url.clone();
+    let late = tokio::spawn(async move {
+        use sqlx::Connection;
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        let mut late = connection.begin().await.unwrap();
+        let events = all_events(&mut late, waits).await;
+        RunStatusProjection.apply(&mut late, &events).await.unwrap();
+        late.commit().await.unwrap();
+    });
+    database
+        .holds(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity
+              WHERE datname = current_database() AND wait_event_type = 'Lock')",
+        )
+        .await;
+    early.commit().await.unwrap();
+    late.await.unwrap();
+    let when = format!("known before: {is_known}, the later stream first: {is_later_first}");
+    assert_equals_whole_fold(&database, &when).await;
+}
+
+#[tokio::test]
+async fn two_workers_that_meet_at_a_known_run_wait_for_each_other_and_lose_no_update() {
+    for is_later_first in [false, true] {
+        meet_at_a_run(true, is_later_first).await;
+    }
+}
+
+#[tokio::test]
+async fn two_workers_that_meet_at_a_run_without_a_row_wait_for_each_other_and_lose_no_update() {
+    for is_later_first in [false, true] {
+        meet_at_a_run(false, is_later_first).await;
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_waits_for_one_that_rolls_back_folds_all_of_the_run_itself() {
+    let database = Database::new().await;
+    let mut log = Log::new(&database);
+    let (first, second) = (log.stream(0, 1, 0).await, log.stream(1, 1, 0).await);
+    log.append(first, "r", run("RunStarted")).await;
+    log.append(second, "r", run("RunCompleted")).await;
+    let mut early = database.pool.begin().await.unwrap();
+    let events = all_events(&mut early, first).await;
+    RunStatusProjection
+        .apply(&mut early, &events)
+        .await
+        .unwrap();
+    let late = apply_stream(&database, second);
+    let undo = async {
         database
             .holds(
                 "SELECT EXISTS (SELECT FROM pg_stat_activity
                   WHERE datname = current_database() AND wait_event_type = 'Lock')",
             )
             .await;
-        early.commit().await.unwrap();
-        late.await.unwrap();
-        assert_equals_whole_fold(&database, &format!("known before: {is_known}")).await;
-    }
+        early.rollback().await.unwrap();
+    };
+    let (applied, ()) = tokio::join!(late, undo);
+    applied.unwrap();
+    assert_equals_whole_fold(&database, "after the rollback").await;
+    apply_stream(&database, first).await.unwrap();
+    assert_equals_whole_fold(&database, "after both").await;
 }
 
 #[tokio::test]

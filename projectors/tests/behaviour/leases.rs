@@ -94,6 +94,63 @@ async fn a_zombie_in_the_middle_of_a_batch_is_refused_and_its_rows_are_rolled_ba
     heir.stop().await;
 }
 
+/// run_status whose lease goes to another process while its batch is under way.
+struct Robbed {
+    arrived: Semaphore,
+}
+
+impl Projection for Robbed {
+    fn name(&self) -> &'static str {
+        RunStatusProjection::NAME
+    }
+
+    fn apply<'a>(
+        &'a self,
+        connection: &'a mut PgConnection,
+        events: &'a [StreamEvent],
+    ) -> ApplyFuture<'a> {
+        Box::pin(async move {
+            let effects = RunStatusProjection.apply(connection, events).await?;
+            // By way of the batch's own transaction, since its lock keeps everybody else from it.
+            sqlx::query(
+                "UPDATE read_model.projection_checkpoint SET claim = gen_random_uuid(), owner = 'heir'",
+            )
+            .execute(connection)
+            .await
+            .unwrap();
+            self.arrived.add_permits(1);
+            Ok(effects)
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_checkpoint_whose_claim_is_another_does_not_move_and_the_batch_is_rolled_back() {
+    let database = Database::new().await;
+    let mut log = Log::new(&database);
+    let stream = log.stream(0, 1, 0).await;
+    log.append(stream, "r", run("RunStarted")).await;
+    let projection = Arc::new(Robbed {
+        arrived: Semaphore::new(0),
+    });
+    let robbed = Running::start_with(&database, "robbed", settings(), projection.clone());
+    projection.arrived.acquire().await.unwrap().forget();
+    let leases = robbed.metrics.leases.with_label_values(&["run_status"]);
+    let batches = robbed
+        .metrics
+        .batch_seconds
+        .with_label_values(&["run_status"]);
+    // Its lease is in the row again after the rollback, for an hour: only it can have let go.
+    until("the batch was refused", || leases.get() == 0).await;
+    assert_eq!(batches.get_sample_count(), 0);
+    let untouched = "SELECT count(*) FROM read_model.projection_checkpoints
+                     WHERE applied = 0 AND next_offset = 0 AND owner = 'robbed'";
+    assert_eq!(database.number(untouched).await, 1);
+    let rows = "SELECT count(*) FROM read_model.run_current";
+    assert_eq!(database.number(rows).await, 0);
+    robbed.stop().await;
+}
+
 #[tokio::test]
 async fn an_idle_zombie_cannot_move_the_checkpoint_of_its_heir() {
     let database = Database::new().await;

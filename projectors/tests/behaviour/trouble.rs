@@ -103,33 +103,47 @@ async fn connections_that_die_again_and_again_lose_nothing() {
     running.stop().await;
 }
 
-#[tokio::test]
-async fn a_checkpoint_that_disagrees_with_the_ledger_is_noticed_at_the_head() {
-    let database = Database::new().await;
-    let mut log = Log::new(&database);
-    let stream = log.stream(0, 1, 0).await;
-    log.append(stream, "r", run("RunStarted")).await;
-    let metrics = project(&database, 10).await;
-    assert_eq!(
-        metrics
-            .ledger_mismatches
-            .with_label_values(&["run_status"])
-            .get(),
-        0
-    );
-    // An event is skipped, as a bug might do it.
-    database
-        .execute("UPDATE read_model.projection_checkpoint SET next_offset = 2")
-        .await;
+async fn assert_noticed(database: &Database, mut log: Log<'_>, stream: i64) {
     log.append(stream, "r", run("RunPaused")).await;
     log.append(stream, "s", run("RunStarted")).await;
-    let running = Running::start(&database, "one", settings());
+    let running = Running::start(database, "one", settings());
     let mismatches = running
         .metrics
         .ledger_mismatches
         .with_label_values(&["run_status"]);
     until("the mismatch is counted", || mismatches.get() > 0).await;
     running.stop().await;
+}
+
+/// One event is applied, and counted without a mismatch.
+async fn one_applied<'a>(database: &'a Database) -> (Log<'a>, i64) {
+    let mut log = Log::new(database);
+    let stream = log.stream(0, 1, 0).await;
+    log.append(stream, "r", run("RunStarted")).await;
+    let metrics = project(database, 10).await;
+    let mismatches = metrics.ledger_mismatches.with_label_values(&["run_status"]);
+    assert_eq!(mismatches.get(), 0);
+    (log, stream)
+}
+
+#[tokio::test]
+async fn events_that_were_skipped_are_noticed_at_the_head() {
+    let database = Database::new().await;
+    let (log, stream) = one_applied(&database).await;
+    database
+        .execute("UPDATE read_model.projection_checkpoint SET next_offset = 2")
+        .await;
+    assert_noticed(&database, log, stream).await;
+}
+
+#[tokio::test]
+async fn events_that_were_counted_twice_are_noticed_at_the_head() {
+    let database = Database::new().await;
+    let (log, stream) = one_applied(&database).await;
+    database
+        .execute("UPDATE read_model.projection_checkpoint SET next_offset = 0")
+        .await;
+    assert_noticed(&database, log, stream).await;
 }
 
 #[tokio::test]
@@ -186,4 +200,25 @@ async fn large_events_are_read_in_batches_of_bounded_size() {
     assert_eq!(batches.iter().sum::<usize>() / 640_000, 24);
     assert!(batches.iter().all(|bytes| *bytes < 20 << 20), "{batches:?}");
     assert!(batches.len() > 1, "{batches:?}");
+}
+
+#[tokio::test]
+async fn events_that_storage_compresses_well_do_not_fill_the_memory() {
+    let database = Database::new().await;
+    let mut log = Log::new(&database);
+    let stream = log.stream(0, 1, 0).await;
+    let text = "x".repeat(1 << 20);
+    for _ in 0..100 {
+        log.append(stream, "r", run("Note").payload(json!({ "text": text })))
+            .await;
+    }
+    let stored = "SELECT sum(pg_column_size(payload))::bigint FROM event_log.event";
+    assert!(database.number(stored).await < 2 << 20);
+    let scales = Arc::new(Scales::default());
+    let running = Running::start_with(&database, "one", settings(), scales.clone());
+    database.caught_up().await;
+    running.stop().await;
+    let batches = scales.0.lock().unwrap();
+    assert_eq!(batches.iter().sum::<usize>() >> 20, 100);
+    assert!(batches.iter().all(|bytes| *bytes < 60 << 20), "{batches:?}");
 }

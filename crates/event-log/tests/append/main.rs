@@ -3,6 +3,7 @@
 
 mod bookkeeping;
 mod concurrency;
+mod dead_letters;
 mod deadlocks;
 mod fence;
 mod growth;

@@ -21,14 +21,19 @@ pub struct IngestConfig {
     /// Transactions at once. 1 to 64, default 4. Each holds a connection of
     /// `database.max_connections` while it runs.
     pub writers: usize,
-    /// Bytes of one partition's records that wait in memory before the partition is paused.
-    /// 1 byte to 1 GiB, default 16 MiB. A single larger record still passes.
+    /// Memory of all records that wait in the process or are being written. The partitions that are
+    /// read share it evenly; one that has its share is paused. 1 byte to 64 GiB, default 128 MiB. A
+    /// single larger record still passes.
     #[serde(with = "byte_size")]
     pub buffer_bytes: usize,
     /// Time that the batches in flight get on SIGTERM before they are abandoned (which is safe:
     /// they are read again). 0 to 10 min, default 10s.
     #[serde(with = "duration")]
     pub drain_timeout: Duration,
+    /// How long something may stand still, with work at hand and without a known reason, before the
+    /// process ends itself with exit code 1. 10 s to 24 h, default 5min; 0 = never.
+    #[serde(with = "duration")]
+    pub stall_timeout: Duration,
     /// Whether an idempotency key that is not the one its event derives makes the record a dead
     /// letter (`key_mismatch`). Default false: such a key is accepted and counted.
     pub strict_keys: bool,
@@ -71,8 +76,9 @@ impl Default for IngestConfig {
             }],
             batch: BatchConfig::default(),
             writers: 4,
-            buffer_bytes: 16 << 20,
+            buffer_bytes: 128 << 20,
             drain_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(300),
             strict_keys: false,
         }
     }
@@ -99,7 +105,7 @@ impl IngestConfig {
         Problem::unless_within(
             "ingest.buffer_bytes",
             self.buffer_bytes,
-            1..=1 << 30,
+            1..=64 << 30,
             byte_size::text,
         )?;
         Problem::unless_lasting(
@@ -107,6 +113,15 @@ impl IngestConfig {
             self.drain_timeout,
             // A rebalance waits for it, and Kafka's max.poll.interval.ms is 5 minutes.
             Duration::ZERO..=Duration::from_secs(120),
+        )?;
+        if self.stall_timeout.is_zero() {
+            return Ok(());
+        }
+        Problem::unless_lasting(
+            "ingest.stall_timeout",
+            self.stall_timeout,
+            // What is busy for a few seconds is not stalled.
+            Duration::from_secs(10)..=Duration::from_secs(24 * 3600),
         )
     }
 }
