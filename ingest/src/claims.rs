@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use event_log::stream::{self, Claimant};
-use event_log::{Claim, ClaimError, FaultClass, classify};
+use event_log::{Claim, ClaimError, FaultClass, Halt, classify};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use sqlx::PgPool;
 
@@ -22,7 +22,7 @@ pub(crate) enum Claimed {
     /// It is ours, to be read from `next_offset`.
     Ours(Claim),
     /// It is ours, and waits for an operator.
-    Halted(String),
+    Halted(Halt),
     /// The log has never read it: say where it begins, then claim again.
     NeverRead,
     /// Not now: the database, or an earlier owner, is busy or away.
@@ -47,8 +47,8 @@ pub(crate) async fn claim(
     match tokio::time::timeout(CLAIM_TIMEOUT, attempt).await {
         Err(_) => Claimed::Later("the database did not answer in time".to_owned()),
         Ok(Ok(None)) => Claimed::NeverRead,
-        Ok(Ok(Some(claim))) => match claim.halted_reason.clone() {
-            Some(reason) => Claimed::Halted(reason),
+        Ok(Ok(Some(claim))) => match claim.halted.clone() {
+            Some(halt) => Claimed::Halted(halt),
             None => Claimed::Ours(claim),
         },
         Ok(Err(ClaimError::Database(error))) => match classify(&error) {

@@ -5,6 +5,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use event_log::Halt;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
@@ -157,10 +158,10 @@ impl Group {
                     shown_to_kafka: -1,
                 })
             }
-            Claimed::Halted(reason) => {
-                tracing::error!(partition = %name, reason, "halted: it waits for an operator");
-                self.show_halted(name, "stored", &reason);
-                Held::Halted("stored")
+            Claimed::Halted(Halt { code, reason }) => {
+                tracing::error!(partition = %name, code, reason, "halted: it waits for an operator");
+                self.show_halted(name, &code, &reason);
+                Held::Halted(code)
             }
             Claimed::NeverRead => Held::Waiting(Waiting::soon()),
             Claimed::Later(reason) => {
@@ -285,7 +286,7 @@ impl Group {
             let _ = self.shared.metrics.halted.remove_label_values(&[
                 name.topic.as_str(),
                 &partition,
-                label,
+                label.as_str(),
             ]);
         }
     }

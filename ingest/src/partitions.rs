@@ -29,7 +29,7 @@ pub(crate) enum Held {
     /// Not claimed (yet, or any more): to be claimed again.
     Waiting(Waiting),
     /// Waits for an operator, for this short reason.
-    Halted(&'static str),
+    Halted(String),
 }
 
 /// A partition that is being read.

@@ -28,5 +28,5 @@ pub mod transaction;
 pub use append::{AppendError, Appended, StreamWriter};
 pub use fault::{FaultClass, classify};
 pub use record::{Batch, Header, Original, Outcome, Record};
-pub use stream::{Claim, ClaimError};
+pub use stream::{Claim, ClaimError, Halt};
 pub use transaction::Transaction;

@@ -19,7 +19,28 @@ pub struct Claim {
     /// The offset to read next.
     pub next_offset: i64,
     /// Why the partition waits for an operator, if it does.
-    pub halted_reason: Option<String>,
+    pub halted: Option<Halt>,
+}
+
+/// Why a partition waits for an operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Halt {
+    /// In one word, e.g. `expired`; [`Halt::STORED`] for one of a version that stored none.
+    pub code: String,
+    /// For people.
+    pub reason: String,
+}
+
+impl Halt {
+    /// The code of a halt that was stored without one.
+    pub const STORED: &str = "stored";
+
+    /// From the columns of the stream row; `None` = it does not wait. The reason decides, since
+    /// older versions store nothing else.
+    pub(crate) fn from_row(code: Option<String>, reason: Option<String>) -> Option<Self> {
+        let code = code.unwrap_or_else(|| Self::STORED.to_owned());
+        reason.map(|reason| Self { code, reason })
+    }
 }
 
 /// Why a claim failed.
@@ -69,7 +90,7 @@ pub async fn claim(
     partition: i32,
 ) -> Result<Option<Claim>, ClaimError> {
     let token = Uuid::new_v4();
-    let row: Option<(i64, i32, i64, Option<String>)> =
+    let row: Option<(i64, i32, i64, Option<String>, Option<String>)> =
         sqlx::query_as(include_str!("sql/claim.sql"))
             .bind(topic)
             .bind(partition)
@@ -78,7 +99,7 @@ pub async fn claim(
             .bind(&who.owner)
             .fetch_optional(pool)
             .await?;
-    if let Some((stream_id, generation, next_offset, halted_reason)) = row {
+    if let Some((stream_id, generation, next_offset, code, reason)) = row {
         return Ok(Some(Claim {
             stream_id,
             topic: topic.to_owned(),
@@ -86,7 +107,7 @@ pub async fn claim(
             generation,
             token,
             next_offset,
-            halted_reason,
+            halted: Halt::from_row(code, reason),
         }));
     }
     match stored_group(pool, topic, partition).await? {
@@ -140,18 +161,27 @@ pub async fn open(
     Ok(())
 }
 
-/// Marks a claimed partition as waiting for an operator. Does nothing where the claim is no longer
-/// the newest one; returns whether it was.
+/// Marks a claimed partition as waiting for an operator: `code` says why in one word (at most 64
+/// bytes), `reason` for people. Does nothing where the claim is no longer the newest one; returns
+/// whether it was. A partition that is halted again keeps the time since when.
 ///
 /// # Errors
 /// The database's.
-pub async fn halt(pool: &PgPool, claim: &Claim, reason: &str) -> Result<bool, sqlx::Error> {
+pub async fn halt(
+    pool: &PgPool,
+    claim: &Claim,
+    code: &str,
+    reason: &str,
+) -> Result<bool, sqlx::Error> {
     let updated = sqlx::query(
-        "UPDATE event_log.stream SET halted_reason = $3, updated_at = clock_timestamp()
+        "UPDATE event_log.stream
+         SET halted_code = $3, halted_reason = $4, halted_at = coalesce(halted_at, clock_timestamp()),
+             updated_at = clock_timestamp()
          WHERE stream_id = $1 AND claim = $2 AND closed_at IS NULL",
     )
     .bind(claim.stream_id)
     .bind(claim.token)
+    .bind(code)
     .bind(reason)
     .execute(pool)
     .await?;

@@ -77,8 +77,8 @@ impl Poller<'_> {
             Ended::Halt(label, reason) => {
                 tracing::error!(partition = %name, reason, "halted: it waits for an operator");
                 self.group().show_halted(&name, label, &reason);
-                self.store_halt(claim, reason);
-                Held::Halted(label)
+                self.store_halt(claim, label, reason);
+                Held::Halted(label.to_owned())
             }
             Ended::Fatal(error) => {
                 self.group().set_fatal(error);
@@ -88,11 +88,11 @@ impl Poller<'_> {
         self.group().partitions().insert(&name, held);
     }
 
-    fn store_halt(&self, claim: event_log::Claim, reason: String) {
+    fn store_halt(&self, claim: event_log::Claim, code: &'static str, reason: String) {
         let shared = Arc::clone(self.shared);
         self.group().runtime.spawn(async move {
             // Not stored, it is found again by whoever claims the partition next.
-            if let Err(error) = stream::halt(&shared.pool, &claim, &reason).await {
+            if let Err(error) = stream::halt(&shared.pool, &claim, code, &reason).await {
                 tracing::warn!(%error, topic = claim.topic, partition = claim.partition, "cannot store the halt");
             }
         });

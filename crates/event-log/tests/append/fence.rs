@@ -1,7 +1,7 @@
 //! Who may append: claims, zombies, generations and consumer groups.
 
 use event_log::stream::{self, Claimant};
-use event_log::{AppendError, ClaimError, Outcome, StreamWriter};
+use event_log::{AppendError, ClaimError, Halt, Outcome, StreamWriter};
 
 use crate::support::database::{Database, WAITING_FOR_A_LOCK, claimant, with_database};
 use crate::support::events::{batch, event};
@@ -213,14 +213,19 @@ async fn only_the_newest_claim_can_halt_a_partition() {
     with_database(|database| async move {
         let old = database.claim(0).await;
         let new = database.claim(0).await;
-        assert!(!stream::halt(&database.pool, &old, "late").await.unwrap());
-        assert!(
-            stream::halt(&database.pool, &new, "truncated")
+        let halt = async |claim, code, reason| {
+            stream::halt(&database.pool, claim, code, reason)
                 .await
                 .unwrap()
-        );
+        };
+        assert!(!halt(&old, "panic", "late").await);
+        assert!(halt(&new, "truncated", "the log ends at 5").await);
         let claim = database.claim(0).await;
-        assert_eq!(claim.halted_reason.as_deref(), Some("truncated"));
+        let expected = Halt {
+            code: "truncated".to_owned(),
+            reason: "the log ends at 5".to_owned(),
+        };
+        assert_eq!(claim.halted, Some(expected));
         let position = async |token| -> Option<i64> {
             sqlx::query_scalar("SELECT next_offset FROM event_log.stream WHERE claim = $1")
                 .bind(token)
