@@ -256,6 +256,26 @@ async fn rewinds_under_load_make_duplicates_and_no_second_event() {
     end(projectors).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_partition_that_is_rewound_is_read_again_without_a_new_record() {
+    let pipeline = Pipeline::fresh(1).await.unwrap();
+    let ingest = pipeline.ingest().unwrap();
+    let projectors = pipeline.projectors().unwrap();
+    let produced = pipeline.topic.send(&generate(77, 1_000, 1)).await.unwrap();
+    pipeline.wait_projected(SOON).await.unwrap();
+    let end_of_all = produced.len() as i64;
+    let from = end_of_all - 30;
+    decide(&pipeline, "rewind", 0, &["--to", &from.to_string()]).await;
+    reads(&pipeline, 0, 30).await;
+    assert_as_read(&pipeline, &produced).await;
+    assert_eq!(
+        bounds(&pipeline, 0).await,
+        [(0, end_of_all), (from, end_of_all)]
+    );
+    end(ingest).await;
+    end(projectors).await;
+}
+
 fn record(tenant: &str, run: &str, event_type: &str, payload: &str) -> Record {
     let draft = Draft {
         event_id: uuid::Uuid::new_v4().to_string(),

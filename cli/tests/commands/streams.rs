@@ -287,7 +287,10 @@ async fn where_there_is_more_than_one_way_the_operator_must_choose() {
     let skipping = place
         .stream("resume", &[&["--at", "7"], &WHY[..]].concat())
         .ended(2);
-    says(&skipping, &["1 that it has and that are left out"]);
+    says(
+        &skipping,
+        &["1 offsets that Kafka has and that are left out"],
+    );
     place.is_untouched().await;
     // The same offset again gives nothing up, so nobody has to agree.
     let done = place

@@ -88,7 +88,7 @@ fn table(halted: &[Halted], output: &Output) -> String {
     if halted.is_empty() {
         return "No partition is halted.".to_owned();
     }
-    let mut table = output.table(&["PARTITION", "CODE", "SINCE", "NEXT", "REASON", "WAY OUT"]);
+    let mut table = output.table(&["PARTITION", "CODE", "SINCE", "NEXT", "REASON"]);
     for row in halted {
         table.add_row(vec![
             format!("{}/{}", row.topic, row.partition),
@@ -96,8 +96,14 @@ fn table(halted: &[Halted], output: &Output) -> String {
             or_dash(row.since.as_ref()),
             row.next_offset.to_string(),
             row.reason.clone(),
-            row.way_out.clone(),
         ]);
     }
-    text(&table)
+    let ways = halted
+        .iter()
+        .map(|row| format!("{}/{}: {}", row.topic, row.partition, row.way_out));
+    format!(
+        "{}\n\n{}",
+        text(&table),
+        ways.collect::<Vec<_>>().join("\n")
+    )
 }

@@ -107,10 +107,18 @@ impl Plan {
 
     /// What will never be read, as a sentence.
     pub(super) fn given_up(&self) -> String {
-        let (lost, left_out) = (count(self.lost), count(self.left_out));
+        let parts = [
+            (self.lost, "that Kafka no longer has"),
+            (self.left_out, "that Kafka has and that are left out"),
+        ];
+        let parts = parts.into_iter().filter(|(offsets, _)| *offsets > 0);
+        let parts: Vec<_> = parts
+            .map(|(offsets, which)| format!("{} offsets {which}", count(offsets)))
+            .collect();
         format!(
-            "{} leaves a gap for ever: {lost} offsets that Kafka no longer has, {left_out} that it has and that are left out",
-            self.place()
+            "{} would leave a gap in the ledger for ever: {}",
+            self.place(),
+            parts.join(", ")
         )
     }
 

@@ -23,8 +23,8 @@ Examples:
   runlog stream rewind run-events/1 --to earliest --reason 'restored from the backup of 02:00'
   runlog stream rewind run-events/1 --to 2026-01-31T02:00:00Z --reason 'limits were raised'
 
-Needs nothing to be stopped: a running ingest loses its claim with the next batch, claims again and
-goes on at the offset. It may be any that Kafka still has, below what was read.
+Needs nothing to be stopped: a running ingest notices with its next batch, or within seconds, and goes
+on at the offset. It may be any that Kafka still has, below what was read.
 
 Exit codes: 0 done (or shown, with --dry-run), 1 refused: the partition has changed, or the offset is
 not one to go back to, 2 usage, 3 Kafka or PostgreSQL does not answer.")]
