@@ -128,8 +128,10 @@ async fn an_expired_partition_is_resumed_and_the_gap_stays_in_the_ledger() {
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(&pipeline.topic.name, 0, Offset::Offset(110))
         .unwrap();
-    let deleted = admin(&pipeline).delete_records(&list, &AdminOptions::new());
-    deleted.await.unwrap();
+    // The answer comes in as long as the client lives.
+    let admin = admin(&pipeline);
+    let deleted = admin.delete_records(&list, &AdminOptions::new()).await;
+    deleted.unwrap();
     let ingest = pipeline.ingest().unwrap();
     wait_halted(&pipeline, 0, &["expired"]).await;
     // The other partition goes on.
