@@ -1,6 +1,6 @@
 //! Claims: who may append to a partition, and from which offset.
 
-use sqlx::PgPool;
+use sqlx::{PgPool, Row as _};
 use uuid::Uuid;
 
 /// A claim on one partition, as it was when it was made.
@@ -90,24 +90,24 @@ pub async fn claim(
     partition: i32,
 ) -> Result<Option<Claim>, ClaimError> {
     let token = Uuid::new_v4();
-    let row: Option<(i64, i32, i64, Option<String>, Option<String>)> =
-        sqlx::query_as(include_str!("sql/claim.sql"))
-            .bind(topic)
-            .bind(partition)
-            .bind(&who.group_id)
-            .bind(token)
-            .bind(&who.owner)
-            .fetch_optional(pool)
-            .await?;
-    if let Some((stream_id, generation, next_offset, code, reason)) = row {
+    let row = sqlx::query(include_str!("sql/claim.sql"))
+        .bind(topic)
+        .bind(partition)
+        .bind(&who.group_id)
+        .bind(token)
+        .bind(&who.owner)
+        .fetch_optional(pool)
+        .await?;
+    if let Some(row) = row {
+        let halted = Halt::from_row(row.try_get("halted_code")?, row.try_get("halted_reason")?);
         return Ok(Some(Claim {
-            stream_id,
+            stream_id: row.try_get("stream_id")?,
             topic: topic.to_owned(),
             partition,
-            generation,
+            generation: row.try_get("generation")?,
             token,
-            next_offset,
-            halted: Halt::from_row(code, reason),
+            next_offset: row.try_get("next_offset")?,
+            halted,
         }));
     }
     match stored_group(pool, topic, partition).await? {
