@@ -5,8 +5,9 @@
 use std::time::Duration;
 
 use event_log::stream::{self, Claimant};
-use event_log::{Claim, ClaimError, FaultClass, Halt, classify};
+use event_log::{Claim, ClaimError, FaultClass, classify};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use service::backoff::Backoff;
 use sqlx::PgPool;
 
 use crate::partitions::TopicPartition;
@@ -19,10 +20,8 @@ pub(crate) const BROKER_TIMEOUT: Duration = Duration::from_secs(5);
 /// What came of trying to claim a partition.
 #[derive(Debug)]
 pub(crate) enum Claimed {
-    /// It is ours, to be read from `next_offset`.
+    /// It is ours, to be read from `next_offset`, or waits for an operator.
     Ours(Claim),
-    /// It is ours, and waits for an operator.
-    Halted(Halt),
     /// The log has never read it: say where it begins, then claim again.
     NeverRead,
     /// Not now: the database, or an earlier owner, is busy or away.
@@ -47,10 +46,7 @@ pub(crate) async fn claim(
     match tokio::time::timeout(CLAIM_TIMEOUT, attempt).await {
         Err(_) => Claimed::Later("the database did not answer in time".to_owned()),
         Ok(Ok(None)) => Claimed::NeverRead,
-        Ok(Ok(Some(claim))) => match claim.halted.clone() {
-            Some(halt) => Claimed::Halted(halt),
-            None => Claimed::Ours(claim),
-        },
+        Ok(Ok(Some(claim))) => Claimed::Ours(claim),
         Ok(Err(ClaimError::Database(error))) => match classify(&error) {
             FaultClass::Fatal => Claimed::Never(ClaimError::Database(error)),
             _ => Claimed::Later(error.to_string()),
@@ -68,4 +64,21 @@ pub(crate) fn first_offset<C: ConsumerContext>(
         .fetch_watermarks(&partition.topic, partition.partition, BROKER_TIMEOUT)
         .map(|(low, _)| low)
         .map_err(|error| format!("cannot ask Kafka where {partition} begins: {error}"))
+}
+
+/// Stores a halt, however long the database is away. `false` = the claim is no longer the newest one:
+/// whoever has that finds the reason again.
+pub(crate) async fn store_halt(pool: &PgPool, claim: &Claim, code: &str, reason: &str) -> bool {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+    loop {
+        match stream::halt(pool, claim, code, reason).await {
+            Ok(stored) => return stored,
+            Err(error) => {
+                tracing::warn!(
+                    %error, topic = claim.topic, partition = claim.partition, "cannot store the halt; trying again"
+                );
+            }
+        }
+        tokio::time::sleep(backoff.next_delay()).await;
+    }
 }

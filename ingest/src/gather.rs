@@ -3,6 +3,7 @@
 use event_log::{Batch, Record};
 
 use crate::raw_record::RawRecord;
+use crate::worker::Ended;
 
 /// What the poll thread hands to a partition's worker, in offset order.
 #[derive(Debug)]
@@ -19,23 +20,14 @@ pub(crate) enum Delivery {
         /// How many.
         skipped: i64,
     },
-    /// Nothing can be read behind the last delivery: to be appended up to here, then halted.
-    Halt(Halt),
-}
-
-/// Why a partition has to wait for an operator.
-#[derive(Debug)]
-pub(crate) struct Halt {
-    /// In one word, for the metrics.
-    pub(crate) label: &'static str,
-    /// For people.
-    pub(crate) reason: String,
+    /// Nothing can be read behind the last delivery: to be appended up to here, then ended so.
+    End(Ended),
 }
 
 /// A batch in the making.
 #[derive(Debug)]
 pub(crate) struct Gather {
-    halt: Option<Halt>,
+    end: Option<Ended>,
     batch: Batch,
     bytes: usize,
     memory: usize,
@@ -53,7 +45,7 @@ impl Gather {
             records: Vec::new(),
         };
         Self {
-            halt: None,
+            end: None,
             batch,
             bytes: 0,
             memory: 0,
@@ -67,8 +59,8 @@ impl Gather {
         let (skipped, record) = match delivery {
             Delivery::Record { skipped, record } => (skipped, Some(record)),
             Delivery::Tail { skipped } => (skipped, None),
-            Delivery::Halt(halt) => {
-                self.halt = Some(halt);
+            Delivery::End(ended) => {
+                self.end = Some(ended);
                 return;
             }
         };
@@ -84,14 +76,14 @@ impl Gather {
 
     /// Whether the batch has reached one of its bounds, or nothing can follow.
     pub(crate) fn is_full(&self) -> bool {
-        self.halt.is_some()
+        self.end.is_some()
             || self.batch.records.len() >= self.max_events
             || self.bytes >= self.max_bytes
     }
 
-    /// The batch, what its records cost in memory, and whether to halt behind it.
-    pub(crate) fn finish(self) -> (Batch, usize, Option<Halt>) {
-        (self.batch, self.memory, self.halt)
+    /// The batch, what its records cost in memory, and whether and how to end behind it.
+    pub(crate) fn finish(self) -> (Batch, usize, Option<Ended>) {
+        (self.batch, self.memory, self.end)
     }
 }
 
@@ -137,15 +129,15 @@ mod tests {
     }
 
     #[test]
-    fn a_halt_cuts_the_batch_and_keeps_what_came_before() {
+    fn an_end_cuts_the_batch_and_keeps_what_came_before() {
         let mut gather = Gather::new(10, 100, 1000);
         gather.push(delivery(10, 0, 1), judged);
-        let (label, reason) = ("expired", String::new());
-        gather.push(Delivery::Halt(Halt { label, reason }), judged);
+        let ended = Ended::Halt("expired", String::new());
+        gather.push(Delivery::End(ended), judged);
         assert!(gather.is_full());
-        let (batch, _, halt) = gather.finish();
+        let (batch, _, end) = gather.finish();
         assert_eq!((batch.end, batch.records.len()), (11, 1));
-        assert!(halt.is_some());
+        assert!(end.is_some());
     }
 
     #[test]

@@ -3,18 +3,18 @@
 
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
-use event_log::Halt;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
+use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 use tokio::runtime::Handle;
 
+use crate::assignment::{fetched_of, forget_pauses, names_of, show_to_kafka};
 use crate::claims::{self, Claimed};
-use crate::partitions::{Held, Partitions, Reading, TopicPartition, Waiting};
-use crate::worker::{Notice, Worker};
+use crate::partitions::{Held, Partitions, Reading, TopicPartition};
+use crate::topic_ids::TopicIds;
+use crate::worker::Notice;
 use crate::{Shared, condition};
 
 /// The consumer's context: what the callbacks need.
@@ -22,21 +22,41 @@ pub(crate) struct Group {
     pub(crate) shared: Arc<Shared>,
     pub(crate) runtime: Handle,
     pub(crate) notices: Sender<Notice>,
+    pub(crate) news: Sender<News>,
     /// Locked only between two calls of `poll` and inside callbacks, all on one thread.
     partitions: Mutex<Partitions>,
+    /// What Kafka says of the topics; used as the partitions are.
+    topic_ids: Mutex<TopicIds>,
     /// What the client library said last about an error that `poll` returns without its words.
     last_words: Mutex<String>,
     /// What has to end the process, found inside a callback.
     fatal: Mutex<Option<anyhow::Error>>,
 }
 
+/// What the database answered, for the poll thread.
+pub(crate) enum News {
+    /// What came of a claim.
+    Claimed(TopicPartition, Claimed),
+    /// Whether a halt stands in its stream row: not where the claim was lost before.
+    HaltStored { stream_id: i64, stored: bool },
+    /// The stream rows of those halted partitions that wait no longer.
+    NoLongerHalted(Vec<i64>),
+}
+
 impl Group {
-    pub(crate) fn new(shared: Arc<Shared>, runtime: Handle, notices: Sender<Notice>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        runtime: Handle,
+        notices: Sender<Notice>,
+        news: Sender<News>,
+    ) -> Self {
         Self {
             shared,
             runtime,
             notices,
+            news,
             partitions: Mutex::default(),
+            topic_ids: Mutex::default(),
             last_words: Mutex::default(),
             fatal: Mutex::default(),
         }
@@ -44,6 +64,12 @@ impl Group {
 
     pub(crate) fn partitions(&self) -> MutexGuard<'_, Partitions> {
         self.partitions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn topic_ids(&self) -> MutexGuard<'_, TopicIds> {
+        self.topic_ids
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
@@ -120,116 +146,6 @@ impl Group {
         })
     }
 
-    /// Files a claim's result; what is ours is added to `list`, with its offset.
-    pub(crate) fn take(
-        &self,
-        name: &TopicPartition,
-        claimed: Claimed,
-        list: &mut TopicPartitionList,
-    ) {
-        let held = match claimed {
-            Claimed::Ours(claim) => {
-                tracing::info!(
-                    partition = %name, generation = claim.generation, offset = claim.next_offset, "claimed"
-                );
-                let expected = claim.next_offset;
-                let offset = list.add_partition_offset(
-                    &name.topic,
-                    name.partition,
-                    Offset::Offset(expected),
-                );
-                if let Err(error) = offset {
-                    self.set_fatal(
-                        anyhow::Error::new(error)
-                            .context(format!("{name} has the offset {expected}")),
-                    );
-                }
-                let worker = Worker::start(
-                    &self.runtime,
-                    Arc::clone(&self.shared),
-                    claim,
-                    self.notices.clone(),
-                );
-                Held::Reading(Reading {
-                    worker,
-                    expected,
-                    paused: false,
-                    halting: false,
-                    shown_to_kafka: -1,
-                })
-            }
-            Claimed::Halted(Halt { code, reason }) => {
-                tracing::error!(partition = %name, code, reason, "halted: it waits for an operator");
-                self.show_halted(name, &code, &reason);
-                Held::Halted(code)
-            }
-            Claimed::NeverRead => Held::Waiting(Waiting::soon()),
-            Claimed::Later(reason) => {
-                tracing::warn!(partition = %name, reason, "cannot claim it now; trying again");
-                let trouble = Some(format!("cannot claim {name}: {reason}"));
-                Held::Waiting(Waiting {
-                    trouble,
-                    ..Waiting::soon()
-                })
-            }
-            Claimed::Never(error) => {
-                self.set_fatal(anyhow::Error::new(error));
-                Held::Waiting(Waiting::soon())
-            }
-        };
-        self.partitions().insert(name, held);
-    }
-
-    /// Shows a partition as halted, in /readyz and the metrics.
-    pub(crate) fn show_halted(&self, name: &TopicPartition, label: &str, reason: &str) {
-        self.shared
-            .health
-            .set_unready(condition::STREAMS, format!("{name} is halted: {reason}"));
-        let partition = name.partition.to_string();
-        self.shared
-            .metrics
-            .halted
-            .with_label_values(&[name.topic.as_str(), &partition, label])
-            .set(1);
-    }
-
-    /// Adds `list` to what is fetched, by the protocol's own means.
-    pub(crate) fn assign(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        list: &TopicPartitionList,
-    ) -> KafkaResult<()> {
-        match consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => consumer.incremental_assign(list),
-            // The eager protocol knows only whole assignments: everything that is read, where it is.
-            _ => consumer.assign(&self.whole_assignment()?),
-        }
-    }
-
-    /// Takes one partition out of what is fetched. It must no longer be among the partitions.
-    pub(crate) fn unassign(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        name: &TopicPartition,
-    ) -> KafkaResult<()> {
-        match consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => {
-                let mut list = TopicPartitionList::new();
-                list.add_partition(&name.topic, name.partition);
-                consumer.incremental_unassign(&list)
-            }
-            _ => consumer.assign(&self.whole_assignment()?),
-        }
-    }
-
-    fn whole_assignment(&self) -> KafkaResult<TopicPartitionList> {
-        let mut list = TopicPartitionList::new();
-        for (topic, partition, reading) in self.partitions().readings() {
-            list.add_partition_offset(topic, partition, Offset::Offset(reading.expected))?;
-        }
-        Ok(list)
-    }
-
     fn revoked(&self, consumer: &BaseConsumer<Self>, names: &[TopicPartition]) {
         let mut readings = Vec::new();
         for name in names {
@@ -273,92 +189,6 @@ impl Group {
         });
         stored
     }
-
-    fn forget_metrics(&self, name: &TopicPartition) {
-        let partition = name.partition.to_string();
-        // Absent where nothing was ever measured.
-        let _ = self
-            .shared
-            .metrics
-            .lag
-            .remove_label_values(&[name.topic.as_str(), &partition]);
-        if let Some(Held::Halted(label)) = self.partitions().get_mut(&name.topic, name.partition) {
-            let _ = self.shared.metrics.halted.remove_label_values(&[
-                name.topic.as_str(),
-                &partition,
-                label.as_str(),
-            ]);
-        }
-    }
-}
-
-impl Waiting {
-    /// To be claimed again soon.
-    pub(crate) fn soon() -> Self {
-        use std::time::Duration;
-        let mut backoff =
-            service::backoff::Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
-        Self {
-            retry_at: Instant::now() + backoff.next_delay(),
-            backoff,
-            claiming: false,
-            trouble: None,
-        }
-    }
-}
-
-/// Writes stored offsets to Kafka, for tools that show lag. Nothing is ever read back from there.
-pub(crate) fn show_to_kafka(consumer: &BaseConsumer<Group>, stored: &[(TopicPartition, i64)]) {
-    let mut list = TopicPartitionList::new();
-    for (name, offset) in stored {
-        if let Err(error) =
-            list.add_partition_offset(&name.topic, name.partition, Offset::Offset(*offset))
-        {
-            tracing::debug!(%error, partition = %name, "not an offset for Kafka");
-        }
-    }
-    failpoints::hit("ingest.before_show");
-    if list.count() > 0
-        && let Err(error) = consumer.commit(&list, CommitMode::Async)
-    {
-        tracing::debug!(%error, "cannot show the offsets to Kafka");
-    }
-}
-
-/// Takes back the pauses of partitions that are let go of: the client library keeps a pause beyond the
-/// assignment, and a partition that comes back would never be fetched again.
-pub(crate) fn forget_pauses(consumer: &BaseConsumer<Group>, let_go: &[(TopicPartition, Reading)]) {
-    let mut list = TopicPartitionList::new();
-    for (name, _) in let_go.iter().filter(|(_, reading)| reading.paused) {
-        list.add_partition(&name.topic, name.partition);
-    }
-    if list.count() > 0
-        && let Err(error) = consumer.resume(&list)
-    {
-        tracing::warn!(%error, "cannot resume partitions that are let go of");
-    }
-}
-
-/// Those of the partitions that the client library fetches: not the ones that wait or are halted.
-fn fetched_of(
-    consumer: &BaseConsumer<Group>,
-    names: &[TopicPartition],
-) -> KafkaResult<TopicPartitionList> {
-    let fetched = names_of(&consumer.assignment()?);
-    let mut list = TopicPartitionList::new();
-    for name in names.iter().filter(|name| fetched.contains(name)) {
-        list.add_partition(&name.topic, name.partition);
-    }
-    Ok(list)
-}
-
-fn names_of(list: &TopicPartitionList) -> Vec<TopicPartition> {
-    let name =
-        |element: rdkafka::topic_partition_list::TopicPartitionListElem<'_>| TopicPartition {
-            topic: element.topic().to_owned(),
-            partition: element.partition(),
-        };
-    list.elements().into_iter().map(name).collect()
 }
 
 impl ClientContext for Group {

@@ -6,8 +6,11 @@
 //! a task ([`worker`]) that gathers records into batches ([`gather`]), judges them ([`judge`]) and
 //! appends them through `event_log::StreamWriter`.
 
+mod assignment;
+mod claimed;
 mod claims;
 mod client;
+mod describe_topics;
 mod gather;
 mod group;
 mod judge;
@@ -15,6 +18,8 @@ mod metrics;
 mod partitions;
 mod poll;
 mod raw_record;
+mod resume;
+mod topic_ids;
 mod worker;
 
 use std::net::SocketAddr;
@@ -64,6 +69,39 @@ pub(crate) struct Shared {
 /// # Errors
 /// [`ConfigError::Invalid`].
 pub fn check(loaded: &LoadedConfig) -> Result<(), ConfigError> {
+    check_writers(loaded)?;
+    check_poll_interval(loaded)
+}
+
+/// Kafka takes everything away from a process that does not poll for `max.poll.interval.ms`, and none of
+/// the group's callbacks may take that long: a drain, or two rounds of claims and a broker's answer.
+fn check_poll_interval(loaded: &LoadedConfig) -> Result<(), ConfigError> {
+    const KEY: &str = "kafka.properties.max.poll.interval.ms";
+    let properties = &loaded.config.kafka.properties;
+    let set = properties.get("max.poll.interval.ms");
+    // What is no number was refused by the client library.
+    let Some(milliseconds) = set.and_then(|value| value.trim().parse().ok()) else {
+        return Ok(());
+    };
+    let claims = 2 * claims::CLAIM_TIMEOUT + claims::BROKER_TIMEOUT;
+    let least = loaded.config.ingest.drain_timeout + claims;
+    if Duration::from_millis(milliseconds) > least {
+        return Ok(());
+    }
+    Err(ConfigError::Invalid {
+        key: KEY.to_owned(),
+        origin: loaded.source(KEY),
+        detail: format!(
+            "is {milliseconds} ms; it must be above {} ms: ingest.drain_timeout (set by {}), and {} s to claim \
+             partitions",
+            least.as_millis(),
+            loaded.source("ingest.drain_timeout"),
+            claims.as_secs()
+        ),
+    })
+}
+
+fn check_writers(loaded: &LoadedConfig) -> Result<(), ConfigError> {
     let writers = loaded.config.ingest.writers;
     let connections = loaded.config.database.max_connections as usize;
     if writers < connections {

@@ -5,8 +5,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Instant;
 
+use event_log::LastRecord;
 use service::backoff::Backoff;
+use uuid::Uuid;
 
+use crate::resume::Place;
 use crate::worker::Worker;
 
 /// A partition's name.
@@ -28,8 +31,8 @@ pub(crate) enum Held {
     Reading(Reading),
     /// Not claimed (yet, or any more): to be claimed again.
     Waiting(Waiting),
-    /// Waits for an operator, for this short reason.
-    Halted(String),
+    /// Waits for an operator.
+    Halted(Halted),
 }
 
 /// A partition that is being read.
@@ -37,12 +40,82 @@ pub(crate) struct Reading {
     pub(crate) worker: Worker,
     /// The offset after the last one that was delivered to the worker.
     pub(crate) expected: i64,
+    /// The last record that was read before, while Kafka's copy of it is to be compared.
+    pub(crate) unseen: Option<LastRecord>,
+    /// The offset of the last record that was read, by whomever.
+    pub(crate) last: Option<i64>,
+    /// The offset of the record that was compared since the claim, or found to be gone.
+    pub(crate) looked: Option<i64>,
+    /// The topic's stored id.
+    pub(crate) topic_id: Option<Uuid>,
+    /// When it was claimed.
+    pub(crate) since: Instant,
+    /// What was found out about Kafka's log of it.
+    pub(crate) log: KnownLog,
     /// Whether the fetching is paused because the worker has enough.
     pub(crate) paused: bool,
-    /// Whether nothing can be read behind `expected`: it halts when the worker has come that far.
-    pub(crate) halting: bool,
+    /// Whether nothing can be read behind `expected`: it ends when the worker has come that far.
+    pub(crate) ending: bool,
     /// The offset last committed to Kafka for the lag tools.
     pub(crate) shown_to_kafka: i64,
+}
+
+impl Reading {
+    /// A reading from the claim on. The last record is looked for, unless it is known to be gone.
+    pub(crate) fn new(worker: Worker, log: KnownLog) -> Self {
+        let claim = worker.claim();
+        let last = claim.last_record;
+        let unseen = last.filter(|last| {
+            log.low.is_none_or(|low| low <= last.offset)
+                && log.damaged.is_none_or(|batch| batch > last.offset)
+        });
+        let gone = last.filter(|_| unseen.is_none());
+        Self {
+            expected: claim.next_offset,
+            unseen,
+            last: last.map(|last| last.offset),
+            looked: gone.map(|last| last.offset),
+            topic_id: claim.topic_id,
+            since: Instant::now(),
+            log,
+            paused: false,
+            ending: false,
+            shown_to_kafka: -1,
+            worker,
+        }
+    }
+
+    /// Where Kafka is to be read from.
+    pub(crate) fn fetch_from(&self) -> i64 {
+        self.unseen.map_or(self.expected, |last| last.offset)
+    }
+
+    /// Notes that the last record that was read before was compared, or is gone.
+    pub(crate) fn seen(&mut self) {
+        if let Some(last) = self.unseen.take() {
+            self.looked = Some(last.offset);
+        }
+    }
+
+    /// Where the log stands in it.
+    pub(crate) fn place(&self) -> Place {
+        Place {
+            next: self.expected,
+            last: self.last,
+            looked: self.last == self.looked,
+        }
+    }
+}
+
+/// What was found out about Kafka's log of a partition, kept while it is claimed again.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct KnownLog {
+    /// Since when it is in doubt whether it is the log that was read before.
+    pub(crate) doubted: Option<Instant>,
+    /// An offset that it began at: what lies before is gone.
+    pub(crate) low: Option<i64>,
+    /// Where a batch begins that cannot be read (any more) and holds the last record.
+    pub(crate) damaged: Option<i64>,
 }
 
 /// A partition to be claimed.
@@ -53,6 +126,20 @@ pub(crate) struct Waiting {
     pub(crate) claiming: bool,
     /// Why the last claim failed, if one did.
     pub(crate) trouble: Option<String>,
+    /// What was found out about Kafka's log of it.
+    pub(crate) log: KnownLog,
+}
+
+/// A partition that waits for an operator.
+pub(crate) struct Halted {
+    /// The stream row: an operator clears the halt in it, or closes it.
+    pub(crate) stream_id: i64,
+    /// Whether the halt stands in the row. Before, nobody can have cleared it.
+    pub(crate) stored: bool,
+    /// In one word, for the metrics.
+    pub(crate) code: String,
+    /// For people.
+    pub(crate) reason: String,
 }
 
 /// All of them, by topic and partition; looked up per record, so without an allocation.
@@ -108,6 +195,47 @@ impl Partitions {
             Held::Reading(reading) => reading.worker.trouble(),
             Held::Waiting(waiting) => waiting.trouble.clone(),
             Held::Halted(_) => None,
+        })
+    }
+
+    /// Which of them wait for an operator, for people; `None` = none does.
+    pub(crate) fn halted(&mut self) -> Option<String> {
+        let reason = |(topic, partition, held): (&str, i32, &mut Held)| match held {
+            Held::Halted(halted) => {
+                Some(format!("{topic}/{partition} is halted: {}", halted.reason))
+            }
+            _ => None,
+        };
+        let mut reasons: Vec<String> = self.iter_mut().filter_map(reason).collect();
+        reasons.sort();
+        Some(reasons.join("; ")).filter(|text| !text.is_empty())
+    }
+
+    /// The stream rows of stored halts.
+    pub(crate) fn halted_streams(&mut self) -> Vec<i64> {
+        let stream = |(_, _, held): (&str, i32, &mut Held)| match held {
+            Held::Halted(halted) if halted.stored => Some(halted.stream_id),
+            _ => None,
+        };
+        self.iter_mut().filter_map(stream).collect()
+    }
+
+    /// Notes that the halt of a partition stands in its stream row.
+    pub(crate) fn halt_stored(&mut self, name: &TopicPartition) {
+        if let Some(Held::Halted(halted)) = self.get_mut(&name.topic, name.partition) {
+            halted.stored = true;
+        }
+    }
+
+    /// The name of the halted partition with this stream row.
+    pub(crate) fn halted_with(&mut self, stream_id: i64) -> Option<TopicPartition> {
+        self.iter_mut().find_map(|(topic, partition, held)| {
+            matches!(held, Held::Halted(halted) if halted.stream_id == stream_id).then(|| {
+                TopicPartition {
+                    topic: topic.to_owned(),
+                    partition,
+                }
+            })
         })
     }
 

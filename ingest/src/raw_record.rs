@@ -26,6 +26,12 @@ impl RawRecord {
         }
     }
 
+    /// The digest of a record as Kafka delivers it, as the log keeps it of the last one it read.
+    pub(crate) fn digest(message: &BorrowedMessage<'_>) -> [u8; 32] {
+        let timestamp_ms = message.timestamp().to_millis();
+        event_log::record_digest(timestamp_ms, message.key(), message.payload())
+    }
+
     /// The record to append, with its verdict.
     pub(crate) fn judged(self, verdict: Result<RunEvent, Rejection>) -> Record {
         Record {

@@ -18,13 +18,15 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::Shared;
-use crate::gather::{Delivery, Gather, Halt};
+use crate::gather::{Delivery, Gather};
 use crate::judge::{Noticed, Rules};
 use crate::partitions::TopicPartition;
 use crate::raw_record::RawRecord;
 
 /// An append that takes longer than this is shown in /readyz.
 const SLOW: Duration = Duration::from_secs(10);
+/// A row may be locked for so long before that is shown: a claim that is being made, for example.
+const LOCKED: Duration = Duration::from_secs(2);
 /// An append may take as long as this many statements that each run up to their own timeout. The
 /// server's limits do not end it where the server is gone and the network does not say so.
 const STATEMENTS: u32 = 4;
@@ -100,7 +102,7 @@ impl Worker {
         };
         let task = Task {
             rules: Rules::new(&shared.config, &claim.topic),
-            writer: StreamWriter::new(claim.clone()),
+            writer: StreamWriter::new(claim.clone()).without_waiting(),
             next: claim.next_offset,
             received,
             stop: stop.clone(),
@@ -135,7 +137,7 @@ impl Worker {
     pub(crate) fn deliver(&self, delivery: Delivery) {
         let memory = match &delivery {
             Delivery::Record { record, .. } => record.memory(),
-            Delivery::Tail { .. } | Delivery::Halt(_) => 0,
+            Delivery::Tail { .. } | Delivery::End(_) => 0,
         };
         self.progress.buffered.fetch_add(memory, Ordering::Relaxed);
         let _ = self.deliveries.send(delivery);
@@ -220,7 +222,7 @@ impl Task {
                 },
             };
             let started = Instant::now();
-            let (batch, memory, halt) = self.gather(first).await;
+            let (batch, memory, end) = self.gather(first).await;
             if batch.end > batch.start {
                 match self.append(&batch).await {
                     Ok(Some(appended)) => self.count(&batch, &appended, started),
@@ -228,8 +230,8 @@ impl Task {
                     Err(ended) => return Some(ended),
                 }
             }
-            if let Some(Halt { label, reason }) = halt {
-                return Some(Ended::Halt(label, reason));
+            if end.is_some() {
+                return end;
             }
             self.next = batch.end;
             self.progress.stored.store(batch.end, Ordering::Relaxed);
@@ -238,7 +240,7 @@ impl Task {
     }
 
     /// Gathers what is there, and waits `batch.linger` at most for more.
-    async fn gather(&mut self, first: Delivery) -> (Batch, usize, Option<Halt>) {
+    async fn gather(&mut self, first: Delivery) -> (Batch, usize, Option<Ended>) {
         let bounds = &self.shared.config.ingest.batch;
         let linger = tokio::time::sleep(bounds.linger);
         tokio::pin!(linger);
@@ -265,10 +267,12 @@ impl Task {
     /// Appends the batch however often it takes; `None` = stopped while waiting.
     async fn append(&mut self, batch: &Batch) -> Result<Option<Appended>, Ended> {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        // A row that another transaction holds: asked for again and again, without a permit in between.
+        let mut locked = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
+        let started = Instant::now();
         let mut failed = false;
         loop {
-            let result = self.try_append(batch).await;
-            match result {
+            let delay = match self.try_append(batch).await {
                 Ok(appended) => {
                     failpoints::hit("ingest.appended");
                     if failed {
@@ -277,13 +281,25 @@ impl Task {
                     }
                     return Ok(Some(appended));
                 }
-                Err(error) => self.classed(error, batch)?,
-            }
-            failed = true;
-            self.shared.metrics.retries.inc();
+                Err(error) if error.is_locked() && started.elapsed() < LOCKED => {
+                    tracing::debug!(partition = %self.name(), %error, "a row is locked; trying again");
+                    locked.next_delay()
+                }
+                Err(error) => {
+                    let delays = if error.is_locked() {
+                        &mut locked
+                    } else {
+                        &mut backoff
+                    };
+                    self.classed(error, batch)?;
+                    failed = true;
+                    self.shared.metrics.retries.inc();
+                    delays.next_delay()
+                }
+            };
             tokio::select! {
                 () = self.stop.cancelled() => return Ok(None),
-                () = tokio::time::sleep(backoff.next_delay()) => {}
+                () = tokio::time::sleep(delay) => {}
             }
         }
     }
@@ -313,7 +329,7 @@ impl Task {
         self.progress.set_trouble(None);
         result.unwrap_or_else(|_| {
             // Whether it was committed is unknown, and so is what it did to its runs.
-            self.writer = StreamWriter::new(self.writer.claim().clone());
+            self.writer = StreamWriter::new(self.writer.claim().clone()).without_waiting();
             let waited = "the database did not answer in time".to_owned();
             Err(sqlx::Error::Protocol(waited).into())
         })

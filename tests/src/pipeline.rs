@@ -60,6 +60,15 @@ impl Pipeline {
         })
     }
 
+    /// Replaces the configuration file that programs get from now on. Without one they have the
+    /// short session of Kafka's classic group protocol.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn configure(&self, configuration: &str) -> Result<()> {
+        Ok(std::fs::write(&self.configuration, configuration)?)
+    }
+
     /// A program with the settings of this deployment.
     #[must_use]
     pub fn program(&self, name: &str) -> Command {

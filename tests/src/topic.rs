@@ -111,6 +111,36 @@ impl Topic {
         Ok(())
     }
 
+    /// Deletes the topic and makes an empty one of the same name, with a producer of its own.
+    ///
+    /// # Errors
+    /// Where the broker does not answer or refuses.
+    pub async fn made_again(&self) -> Result<Self> {
+        self.remove().await?;
+        let admin: AdminClient<DefaultClientContext> = client(&self.bootstrap).create()?;
+        let topic = NewTopic::new(&self.name, self.partitions, TopicReplication::Fixed(1));
+        wait_until("the old topic to be gone", ANSWER, async || {
+            for result in admin.create_topics([&topic], &AdminOptions::new()).await? {
+                result.map_err(|(topic, code)| anyhow!("topic {topic}: {code}"))?;
+            }
+            Ok(())
+        })
+        .await?;
+        self.with_own_producer()
+    }
+
+    /// Moves the start of a partition's log to this offset, as retention does.
+    ///
+    /// # Errors
+    /// Where the broker does not answer or refuses.
+    pub async fn delete_below(&self, partition: i32, offset: i64) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> = client(&self.bootstrap).create()?;
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.name, partition, Offset::Offset(offset))?;
+        admin.delete_records(&list, &AdminOptions::new()).await?;
+        Ok(())
+    }
+
     /// Waits until this topic's producer knows so many partitions.
     ///
     /// # Errors

@@ -3,15 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use runlog_tests::generator::{Record, generate};
 use runlog_tests::oracle::Produced;
 use runlog_tests::oracle::table::report;
-use runlog_tests::{Environment, Pipeline, Process, Topic, wait_until};
-use tokio::process::Command;
+use runlog_tests::{Environment, Pipeline, Process, Stack, Topic, wait_until};
 use tokio::task::JoinHandle;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -205,75 +203,6 @@ async fn stop_inside_a_transaction(pipeline: &Pipeline, process: &Process) {
     .unwrap();
 }
 
-/// A Kafka and a PostgreSQL that a test may break; they go with this value.
-struct Stack {
-    dir: PathBuf,
-}
-
-impl Stack {
-    async fn start(environment: &Environment) -> (Self, Environment) {
-        let stack = Self {
-            dir: environment.scratch_file("stack"),
-        };
-        stack.up().await;
-        let mut environment = environment.clone();
-        for line in std::fs::read_to_string(stack.dir.join("env"))
-            .unwrap()
-            .lines()
-        {
-            let value = |name: &str| {
-                line.strip_prefix(&format!("export {name}="))
-                    .map(str::to_owned)
-            };
-            if let Some(servers) = value("RUNLOG_KAFKA__BOOTSTRAP_SERVERS") {
-                environment.kafka = servers;
-            } else if let Some(url) = value("RUNLOG_DATABASE__URL") {
-                environment.database_url = url;
-            }
-        }
-        (stack, environment)
-    }
-
-    fn command(&self, action: &str) -> std::process::Command {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dev/stack");
-        let mut command = std::process::Command::new(script);
-        command.arg(action).arg("--dir").arg(&self.dir);
-        command
-    }
-
-    /// Starts what does not run.
-    async fn up(&self) {
-        let mut command = self.command("up");
-        command.arg("--no-fsync");
-        let log = std::fs::File::create(self.dir.with_extension("log")).unwrap();
-        command.stdout(log.try_clone().unwrap()).stderr(log);
-        assert!(Command::from(command).status().await.unwrap().success());
-    }
-
-    /// Sends a signal to the server whose name this is, and waits until it has ended.
-    async fn end(&self, server: &str, signal: &str) {
-        let pid = std::fs::read_to_string(self.dir.join(format!("{server}.pid"))).unwrap();
-        let pid = pid.split_whitespace().next().unwrap().to_owned();
-        let ended =
-            format!("kill -{signal} {pid} && while kill -0 {pid} 2>/dev/null; do sleep 0.05; done");
-        let mut shell = Command::new("sh");
-        let status = shell.args(["-c", &ended]).status();
-        assert!(
-            tokio::time::timeout(SOON, status)
-                .await
-                .unwrap()
-                .unwrap()
-                .success()
-        );
-    }
-}
-
-impl Drop for Stack {
-    fn drop(&mut self) {
-        let _stopped = self.command("down").output();
-    }
-}
-
 async fn assert_ends_in_time(process: Process) {
     let started = Instant::now();
     assert_eq!(process.terminate().await.unwrap().code(), Some(0));
@@ -286,32 +215,33 @@ async fn assert_ends_in_time(process: Process) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_that_go_away_are_waited_for_and_a_damaged_log_halts_its_partition_alone() {
-    let (stack, environment) = Stack::start(&Environment::from_env().unwrap()).await;
+    let environment = Environment::from_env().unwrap();
+    let (stack, environment) = Stack::start(&environment).await.unwrap();
     let pipeline = Pipeline::on(environment, 2).await.unwrap();
     let mut ingest = pipeline.ingest().unwrap();
     ingest.wait_ready().await.unwrap();
     let feed = feed(&pipeline.topic, records(56, 3_000, 2));
     for (server, signal) in [("postgres", "INT"), ("postgres", "QUIT"), ("kafka", "KILL")] {
         moves(&pipeline, 100).await;
-        stack.end(server, signal).await;
+        stack.end(server, signal).await.unwrap();
         let condition = if server == "kafka" {
             "kafka"
         } else {
             "database"
         };
         wait_unready(&ingest, &format!("\"{condition}\"")).await;
-        stack.up().await;
+        stack.up().await.unwrap();
         ingest.wait_ready().await.unwrap();
     }
     let produced = feed.await.unwrap();
     assert_as_sent(&pipeline, &produced).await;
 
-    stack.end("postgres", "INT").await;
+    stack.end("postgres", "INT").await.unwrap();
     assert_ends_in_time(ingest).await;
     let starting = pipeline.ingest().unwrap();
     wait_unready(&starting, "starting").await;
     assert_ends_in_time(starting).await;
-    stack.up().await;
+    stack.up().await.unwrap();
 
     let more = records(57, 100, 2);
     let damaged = pipeline.topic.heads().await.unwrap()[&0];
@@ -347,21 +277,11 @@ async fn servers_that_go_away_are_waited_for_and_a_damaged_log_halts_its_partiti
 
 /// Turns a byte of the batch that begins at this offset of partition 0, as a bad disk might.
 fn damage(stack: &Stack, topic: &str, offset: i64) {
-    let segment = stack.dir.join(format!("kafka/{topic}-0/{:020}.log", 0));
+    let segment = stack.segment(topic, 0);
+    let batches = Stack::batches(&segment).unwrap();
+    let (_, at, bytes) = *batches.iter().find(|(base, ..)| *base == offset).unwrap();
+    let at = at + bytes - 3;
     let log = std::fs::read(&segment).unwrap();
-    let (mut at, mut found) = (0, None);
-    // A batch: base offset (8 bytes), length of what follows (4 bytes), and that.
-    while let (Some(base), Some(length)) = (log.get(at..at + 8), log.get(at + 8..at + 12)) {
-        let length = u32::from_be_bytes(length.try_into().unwrap()) as usize;
-        if length == 0 {
-            break;
-        }
-        if i64::from_be_bytes(base.try_into().unwrap()) == offset {
-            found = Some(at + 12 + length - 3);
-        }
-        at += 12 + length;
-    }
-    let at = found.unwrap();
     let file = std::fs::OpenOptions::new()
         .write(true)
         .open(&segment)

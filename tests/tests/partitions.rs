@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-use rdkafka::{Offset, TopicPartitionList};
 use runlog_tests::environment::unique_name;
 use runlog_tests::generator::{Intent, Record, generate};
 use runlog_tests::oracle::table::report;
@@ -95,20 +92,6 @@ async fn aborted_transactions_and_control_records_are_skipped_up_to_the_very_end
     assert_eq!(again.terminate().await.unwrap().code(), Some(0));
 }
 
-async fn delete_below(pipeline: &Pipeline, partition: i32, offset: i64) {
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-        .set("bootstrap.servers", &pipeline.environment.kafka)
-        .create()
-        .unwrap();
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(&pipeline.topic.name, partition, Offset::Offset(offset))
-        .unwrap();
-    admin
-        .delete_records(&list, &AdminOptions::new())
-        .await
-        .unwrap();
-}
-
 #[tokio::test]
 async fn a_partition_whose_next_offset_expired_halts_and_the_others_go_on() {
     let pipeline = Pipeline::fresh(2).await.unwrap();
@@ -130,7 +113,7 @@ async fn a_partition_whose_next_offset_expired_halts_and_the_others_go_on() {
     // While nobody reads, retention passes ten records of partition 0.
     pipeline.topic.send(&first[100..200]).await.unwrap();
     pipeline.topic.send(&second[100..200]).await.unwrap();
-    delete_below(&pipeline, 0, 110).await;
+    pipeline.topic.delete_below(0, 110).await.unwrap();
     let ingest = pipeline.ingest().unwrap();
     wait_until(
         "partition 1 to be read and partition 0 to be halted",

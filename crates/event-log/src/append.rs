@@ -11,7 +11,7 @@ use run_events::{Digest, IdempotencyKey};
 use sqlx::{PgConnection, PgPool};
 
 use crate::decide::{Decision, Prepared, StagedRun, decide};
-use crate::fault::{FaultClass, classify};
+use crate::fault::{FaultClass, classify, sqlstate};
 use crate::fence::{self, Locked};
 use crate::insert::{self, InsertError};
 use crate::record::{Batch, Outcome};
@@ -68,6 +68,13 @@ pub enum AppendError {
     },
 }
 
+impl AppendError {
+    /// Whether somebody else held a row (55P03): nothing is wrong yet, and another try costs little.
+    pub fn is_locked(&self) -> bool {
+        matches!(self, Self::Fault { source, .. } if sqlstate(source).as_deref() == Some("55P03"))
+    }
+}
+
 fn at_offset(offset: Option<i64>) -> String {
     offset
         .map(|o| format!(" at offset {o}"))
@@ -89,6 +96,7 @@ impl From<sqlx::Error> for AppendError {
 pub struct StreamWriter {
     claim: Claim,
     cache: RunCache,
+    waits: bool,
 }
 
 /// How often the checked path meets a unique violation before it is left to the backoff.
@@ -151,7 +159,18 @@ impl StreamWriter {
         Self {
             claim,
             cache: RunCache::new(),
+            waits: true,
         }
+    }
+
+    /// The same, and an append fails at once where the stream row is locked ([`AppendError::is_locked`]):
+    /// for a caller whose connection or turn is wanted by other partitions meanwhile. Who locks it: a
+    /// claim that is being made, or an earlier try of the same batch that is still being committed or
+    /// rolled back.
+    #[must_use]
+    pub fn without_waiting(mut self) -> Self {
+        self.waits = false;
+        self
     }
 
     /// The claim that it writes under.
@@ -216,7 +235,7 @@ impl StreamWriter {
         prepared: &Prepared<'_>,
     ) -> Result<Written, TryError> {
         let connection = transaction.connection();
-        let persisted_at = match fence::lock(connection, &self.claim, batch).await? {
+        let persisted_at = match fence::lock(connection, &self.claim, batch, self.waits).await? {
             Locked::Ours { persisted_at } => persisted_at,
             Locked::AlreadyCommitted { now } => {
                 return Ok(self.recover(connection, batch, prepared, now).await?);
@@ -366,7 +385,7 @@ impl StreamWriter {
         prepared: &Prepared<'_>,
     ) -> Result<Written, AppendError> {
         let connection = transaction.connection();
-        let persisted_at = match fence::lock(connection, &self.claim, batch).await? {
+        let persisted_at = match fence::lock(connection, &self.claim, batch, self.waits).await? {
             Locked::Ours { persisted_at } => persisted_at,
             Locked::AlreadyCommitted { now } => {
                 return Ok(self.recover(connection, batch, prepared, now).await?);

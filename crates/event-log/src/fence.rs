@@ -17,8 +17,8 @@ pub(crate) enum Locked {
     AlreadyCommitted { now: DateTime<Utc> },
 }
 
-/// Locks the stream row until the transaction ends and compares it with the batch. Waits while an
-/// earlier try of the same batch is still being committed or rolled back.
+/// Locks the stream row until the transaction ends and compares it with the batch. Waits, if it
+/// `waits`, while an earlier try of the same batch is still being committed or rolled back.
 ///
 /// # Errors
 /// [`AppendError::Fenced`], [`AppendError::Moved`], or the database's.
@@ -26,12 +26,17 @@ pub(crate) async fn lock(
     connection: &mut PgConnection,
     claim: &Claim,
     batch: &Batch,
+    waits: bool,
 ) -> Result<Locked, AppendError> {
-    let row: Option<(Option<Uuid>, i64, DateTime<Utc>, String)> =
-        sqlx::query_as(include_str!("sql/lock_stream.sql"))
-            .bind(claim.stream_id)
-            .fetch_optional(connection)
-            .await?;
+    let statement = if waits {
+        include_str!("sql/lock_stream.sql")
+    } else {
+        include_str!("sql/lock_stream_nowait.sql")
+    };
+    let row: Option<(Option<Uuid>, i64, DateTime<Utc>, String)> = sqlx::query_as(statement)
+        .bind(claim.stream_id)
+        .fetch_optional(connection)
+        .await?;
     match row {
         Some((Some(token), stored, now, _)) if token == claim.token => {
             if stored == batch.start {

@@ -29,6 +29,6 @@ pub mod transaction;
 
 pub use append::{AppendError, Appended, StreamWriter};
 pub use fault::{FaultClass, classify};
-pub use record::{Batch, Header, Original, Outcome, Record};
-pub use stream::{Claim, ClaimError, Halt};
+pub use record::{Batch, Header, Original, Outcome, Record, record_digest};
+pub use stream::{Claim, ClaimError, Halt, LastRecord};
 pub use transaction::Transaction;

@@ -32,18 +32,28 @@ pub struct Record {
 }
 
 impl Record {
-    /// SHA-256 over the timestamp, the key and the value, each with its length: the same offset of
-    /// a recreated topic holds a record with another digest.
+    /// See [`record_digest`].
     pub fn digest(&self) -> [u8; 32] {
-        let mut hash = Sha256::new();
-        hash.update(self.timestamp_ms.unwrap_or(-1).to_be_bytes());
-        for part in [&self.key, &self.value] {
-            let length = part.as_ref().map_or(-1, |bytes| bytes.len() as i64);
-            hash.update(length.to_be_bytes());
-            hash.update(part.as_deref().unwrap_or_default());
-        }
-        hash.finalize().into()
+        let (key, value) = (self.key.as_deref(), self.value.as_deref());
+        record_digest(self.timestamp_ms, key, value)
     }
+}
+
+/// SHA-256 over a record's timestamp, key and value, each with its length: the same offset of a
+/// recreated topic holds a record with another digest.
+pub fn record_digest(
+    timestamp_ms: Option<i64>,
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(timestamp_ms.unwrap_or(-1).to_be_bytes());
+    for part in [key, value] {
+        let length = part.map_or(-1, |bytes| bytes.len() as i64);
+        hash.update(length.to_be_bytes());
+        hash.update(part.unwrap_or_default());
+    }
+    hash.finalize().into()
 }
 
 /// Consecutive offsets of one partition: what one transaction appends.

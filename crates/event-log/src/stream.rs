@@ -1,5 +1,6 @@
 //! Claims: who may append to a partition, and from which offset.
 
+use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row as _};
 use uuid::Uuid;
 
@@ -20,6 +21,19 @@ pub struct Claim {
     pub next_offset: i64,
     /// Why the partition waits for an operator, if it does.
     pub halted: Option<Halt>,
+    /// The topic's own id in Kafka, as far as it was known when records were read.
+    pub topic_id: Option<Uuid>,
+    /// The last record that this generation has read, if it has read any.
+    pub last_record: Option<LastRecord>,
+}
+
+/// What the log knows of the last record that it read of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastRecord {
+    /// Its offset.
+    pub offset: i64,
+    /// Its [`crate::record_digest`].
+    pub digest: [u8; 32],
 }
 
 /// Why a partition waits for an operator.
@@ -108,6 +122,8 @@ pub async fn claim(
             token,
             next_offset: row.try_get("next_offset")?,
             halted,
+            topic_id: row.try_get("topic_id")?,
+            last_record: last_record(&row)?,
         }));
     }
     match stored_group(pool, topic, partition).await? {
@@ -119,6 +135,16 @@ pub async fn claim(
         }),
         _ => Ok(None),
     }
+}
+
+fn last_record(row: &PgRow) -> Result<Option<LastRecord>, sqlx::Error> {
+    let offset: Option<i64> = row.try_get("last_record_offset")?;
+    let digest: Option<Vec<u8>> = row.try_get("last_record_digest")?;
+    // Both columns are written together, and a CHECK holds the digest's length.
+    let digest = digest.and_then(|bytes| bytes.try_into().ok());
+    Ok(offset
+        .zip(digest)
+        .map(|(offset, digest)| LastRecord { offset, digest }))
 }
 
 async fn stored_group(
@@ -201,5 +227,42 @@ pub async fn holds(pool: &PgPool, claim: &Claim) -> Result<bool, sqlx::Error> {
     .bind(claim.stream_id)
     .bind(claim.token)
     .fetch_one(pool)
+    .await
+}
+
+/// Stores the topic's own id in Kafka where none is stored yet. Does nothing where the claim is no
+/// longer the newest one.
+///
+/// # Errors
+/// The database's.
+pub async fn note_topic_id(
+    pool: &PgPool,
+    claim: &Claim,
+    topic_id: Uuid,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE event_log.stream SET topic_id = $3
+         WHERE stream_id = $1 AND claim = $2 AND closed_at IS NULL AND topic_id IS NULL",
+    )
+    .bind(claim.stream_id)
+    .bind(claim.token)
+    .bind(topic_id)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Of these halted streams, those that wait no longer: an operator has cleared the halt, or has
+/// closed the generation to open the next one. Takes no lock.
+///
+/// # Errors
+/// The database's.
+pub async fn no_longer_halted(pool: &PgPool, stream_ids: &[i64]) -> Result<Vec<i64>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT stream_id FROM event_log.stream
+         WHERE stream_id = ANY($1) AND (closed_at IS NOT NULL OR halted_reason IS NULL)",
+    )
+    .bind(stream_ids)
+    .fetch_all(pool)
     .await
 }

@@ -23,6 +23,20 @@ pub const CONSUMER_FIXED: [(&str, &str); 6] = [
     ("check.crcs", "true"),
 ];
 
+/// Settings of the classic group protocol. With the new one they are the broker's.
+pub(crate) const CLASSIC_ONLY: [&str; 4] = [
+    "partition.assignment.strategy",
+    "session.timeout.ms",
+    "heartbeat.interval.ms",
+    "group.protocol.type",
+];
+
+/// Whether these properties choose the new consumer group protocol (KIP-848).
+pub fn is_new_group_protocol(properties: &BTreeMap<String, String>) -> bool {
+    let protocol = properties.get("group.protocol");
+    protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer"))
+}
+
 /// The base of a client configuration. Set what must not be overridden after this call.
 ///
 /// # Errors

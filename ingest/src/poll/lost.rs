@@ -1,37 +1,60 @@
-//! Partitions whose next record cannot be had: which one it is, since the client library's errors do
-//! not name it, and what becomes of it. Called by the poll thread for such errors.
+//! Partitions whose next record cannot be had, or is not the one that should follow: which one it is,
+//! since the client library's errors do not name it, and what becomes of it. Called by the poll
+//! thread; what a finding means is decided in [`crate::resume`].
+
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaResult;
+use rdkafka::{Offset, TopicPartitionList};
 
 use super::{Poller, list_of};
 use crate::claims::BROKER_TIMEOUT;
-use crate::gather::{Delivery, Halt};
-use crate::partitions::TopicPartition;
+use crate::gather::Delivery;
+use crate::partitions::{KnownLog, Reading, TopicPartition};
+use crate::resume::{self, Finding, Halt, Verdict};
 use crate::worker::{Ended, Notice};
 
-/// A partition that is read, with what is needed to end that.
+/// How long the errors of partitions that were found together may take to come.
+const FORETOLD: Duration = Duration::from_secs(5);
+
+/// A partition that is read, with what is needed to look at Kafka's log of it.
 struct Place {
     partition: TopicPartition,
     worker: u64,
     expected: i64,
+    /// The offset of the last record, where it is to be compared.
+    unseen: Option<i64>,
+    /// See [`KnownLog::damaged`].
+    damaged: Option<i64>,
+}
+
+/// What is the matter with a partition that Kafka said is out of range.
+enum Range {
+    /// Nothing: it is another one.
+    Inside,
+    /// Kafka's log does not hold the next offset.
+    Outside(Finding),
+    /// Only the last record is gone: its log begins at this offset.
+    LastGone(i64),
 }
 
 impl Poller<'_> {
     fn places(&self) -> Vec<Place> {
         let mut partitions = self.group().partitions();
-        let place =
-            |(topic, partition, reading): (&str, i32, &mut crate::partitions::Reading)| Place {
-                partition: TopicPartition {
-                    topic: topic.to_owned(),
-                    partition,
-                },
-                worker: reading.worker.id,
-                expected: reading.expected,
-            };
+        let place = |(topic, partition, reading): (&str, i32, &mut Reading)| Place {
+            partition: TopicPartition {
+                topic: topic.to_owned(),
+                partition,
+            },
+            worker: reading.worker.id,
+            expected: reading.expected,
+            unseen: reading.unseen.map(|last| last.offset),
+            damaged: reading.log.damaged,
+        };
         let readings = partitions.readings();
         readings
-            .filter(|(_, _, reading)| !reading.halting)
+            .filter(|(_, _, reading)| !reading.ending)
             .map(place)
             .collect()
     }
@@ -48,70 +71,177 @@ impl Poller<'_> {
         });
     }
 
-    /// Halts the partition as soon as its worker has appended what it holds, which Kafka may not have
-    /// any more.
-    fn halt(&self, place: &Place, halt: Halt) {
-        let TopicPartition { topic, partition } = &place.partition;
+    /// Ends the reading as soon as the worker has appended what it holds, which Kafka may not have any
+    /// more.
+    fn end(&self, name: &TopicPartition, ended: Ended) {
         let mut partitions = self.group().partitions();
-        let Some(reading) = partitions.reading(topic, *partition) else {
+        let Some(reading) = partitions.reading(&name.topic, name.partition) else {
             return;
         };
-        tracing::warn!(partition = %place.partition, reason = halt.reason, "nothing more can be read");
-        reading.halting = true;
+        reading.ending = true;
         reading.paused = true;
-        reading.worker.deliver(Delivery::Halt(halt));
-        if let Err(error) = self.consumer.pause(&list_of(topic, *partition)) {
-            tracing::warn!(%error, topic, partition, "cannot pause the partition");
+        reading.worker.deliver(Delivery::End(ended));
+        if let Err(error) = self.consumer.pause(&list_of(&name.topic, name.partition)) {
+            tracing::warn!(%error, partition = %name, "cannot pause the partition");
+        }
+    }
+
+    /// Something does not fit. Before it is judged, Kafka is asked whether the topic is another now, and
+    /// the last record is looked for, if either has not been done since.
+    pub(super) fn suspect(&self, name: &TopicPartition, finding: Finding) {
+        let (since, stored, place) = {
+            let mut partitions = self.group().partitions();
+            let Some(reading) = partitions.reading(&name.topic, name.partition) else {
+                return;
+            };
+            if reading.ending {
+                return;
+            }
+            let since = *reading.log.doubted.get_or_insert_with(Instant::now);
+            (since, reading.topic_id, reading.place())
+        };
+        let identity = self
+            .group()
+            .topic_ids()
+            .identity(&name.topic, stored, since);
+        tracing::warn!(partition = %name, ?finding, ?identity, ?place, "Kafka's log is not as it was");
+        match resume::verdict(finding, identity, place) {
+            Verdict::Halt(Halt { label, reason }) => self.end(name, Ended::Halt(label, reason)),
+            // The next answer tells.
+            Verdict::Look if finding == Finding::OtherTopic => {}
+            Verdict::Look => {
+                let reason = "Kafka's log of it is not as it was".to_owned();
+                self.end(name, Ended::Reclaim(reason));
+            }
+            Verdict::GoOn => {}
+        }
+    }
+
+    /// Kafka has told the topics' ids: those of partitions that are read are compared, and stored where
+    /// they are not yet.
+    pub(super) fn compare_topics(&self) {
+        let mut others = Vec::new();
+        for (topic, partition, reading) in self.group().partitions().readings() {
+            let name = || TopicPartition {
+                topic: topic.to_owned(),
+                partition,
+            };
+            let ids = self.group().topic_ids();
+            if ids.seems_another(topic, reading.topic_id) {
+                others.push(name());
+            } else if reading.topic_id.is_none()
+                && reading.unseen.is_none()
+                && reading.log.doubted.is_none()
+                && let Some(id) = ids.id(topic, reading.since)
+            {
+                reading.topic_id = Some(id);
+                self.note_topic(reading.worker.claim().clone(), id);
+            }
+        }
+        for name in others {
+            self.suspect(&name, Finding::OtherTopic);
         }
     }
 
     /// Some partition's position is outside its log; the error does not say which.
     pub(super) fn find_out_of_range(&mut self) {
+        let places = self.places();
+        let ranges = self.ranges(&places);
         let mut others = Vec::new();
-        let mut found = false;
-        let mut answers = true;
-        for place in self.places() {
-            match answers.then(|| self.out_of_range(&place)) {
-                Some(Ok(Some(halt))) => {
-                    found = true;
-                    self.halt(&place, halt);
+        let mut found = 0;
+        for (place, range) in places.into_iter().zip(ranges) {
+            match range {
+                Range::Outside(finding) => self.suspect(&place.partition, finding),
+                Range::LastGone(low) => {
+                    // As retention does it: the next offset is there.
+                    self.restart_behind(&place.partition, |log| log.low = Some(low));
+                }
+                Range::Inside => {
+                    others.push(place);
                     continue;
                 }
-                Some(Ok(None)) => {}
-                // Brokers that do not answer for one partition are not asked for the others: this
-                // thread has to poll.
-                Some(Err(_)) | None => answers = false,
             }
-            others.push(place);
+            found += 1;
         }
-        if !found {
-            // A client library that met the error has stopped fetching that partition: start anew.
+        let now = Instant::now();
+        if found > 0 {
+            // Each of them has an error of its own.
+            self.foretold = (found - 1, now + FORETOLD);
+        } else if self.foretold.0 > 0 && now < self.foretold.1 {
+            self.foretold.0 -= 1;
+        } else {
+            // A client library that met the error has stopped fetching that partition: start anew,
+            // and look for the last record on the way.
             for place in others {
                 self.reclaim(place, "Kafka reported an offset out of range".to_owned());
             }
         }
     }
 
-    fn out_of_range(&self, place: &Place) -> KafkaResult<Option<Halt>> {
-        let TopicPartition { topic, partition } = &place.partition;
-        let expected = place.expected;
-        let (low, high) = self
-            .consumer
-            .fetch_watermarks(topic, *partition, BROKER_TIMEOUT)?;
-        let (label, reason) = if expected < low {
-            let reason = format!(
-                "the next offset is {expected}, and Kafka's log begins at {low}: records may be lost"
-            );
-            ("expired", reason)
-        } else if expected > high {
-            let reason = format!(
-                "the next offset is {expected}, and Kafka's log ends at {high}: was the topic recreated?"
-            );
-            ("beyond_end", reason)
-        } else {
-            return Ok(None);
+    /// Where the partitions stand in Kafka's logs. All are asked for at once: an answer may wait half a
+    /// second behind one to a fetch, and this thread has to poll. Those that Kafka says nothing of
+    /// are taken to be inside.
+    fn ranges(&self, places: &[Place]) -> Vec<Range> {
+        let lows = self.offsets(places, Offset::Beginning);
+        let bounds = lows.and_then(|lows| Ok((lows, self.offsets(places, Offset::End)?)));
+        let (lows, highs) = match bounds {
+            Ok(bounds) => bounds,
+            Err(error) => {
+                tracing::warn!(%error, "Kafka does not say where its logs begin and end");
+                return places.iter().map(|_| Range::Inside).collect();
+            }
         };
-        Ok(Some(Halt { label, reason }))
+        let offset = |list: &TopicPartitionList, name: &TopicPartition| {
+            let element = list.find_partition(&name.topic, name.partition)?;
+            element.error().ok()?;
+            element.offset().to_raw().filter(|offset| *offset >= 0)
+        };
+        let range = |place: &Place| {
+            let name = &place.partition;
+            let bounds = offset(&lows, name).zip(offset(&highs, name));
+            bounds.map_or(Range::Inside, |(low, high)| range(place, low, high))
+        };
+        places.iter().map(range).collect()
+    }
+
+    fn offsets(&self, places: &[Place], which: Offset) -> KafkaResult<TopicPartitionList> {
+        let mut list = TopicPartitionList::new();
+        for Place { partition, .. } in places {
+            list.add_partition_offset(&partition.topic, partition.partition, which)?;
+        }
+        if places.is_empty() {
+            return Ok(list);
+        }
+        self.consumer.offsets_for_times(list, BROKER_TIMEOUT)
+    }
+
+    /// Fetches from the next offset, without a look at the last record; `note` says why.
+    fn restart_behind(&self, name: &TopicPartition, note: impl FnOnce(&mut KnownLog)) {
+        if let Some(reading) = self
+            .group()
+            .partitions()
+            .reading(&name.topic, name.partition)
+        {
+            reading.seen();
+            note(&mut reading.log);
+        }
+        if let Err(error) = self.group().restart(self.consumer, name) {
+            let context = format!("the Kafka client refuses to read {name} from its next offset");
+            self.group()
+                .set_fatal(anyhow::Error::new(error).context(context));
+        }
+    }
+
+    /// The log of a partition seems to end before the next offset.
+    pub(super) fn find_short(&self, name: &TopicPartition) {
+        let mut places = self.places().into_iter();
+        let Some(place) = places.find(|place| place.partition == *name) else {
+            return;
+        };
+        // Otherwise the end was another one's, or it lies at an open transaction.
+        if let Some(Range::Outside(finding)) = self.ranges(&[place]).pop() {
+            self.suspect(name, finding);
+        }
     }
 
     /// The client library cannot read the next records of some partition (a checksum that is wrong,
@@ -127,23 +257,51 @@ impl Poller<'_> {
                 .as_ref()
                 .and_then(|list| list.find_partition(&name.topic, name.partition))
                 .and_then(|element| element.offset().to_raw());
-            at.is_some() && (at == Some(place.expected) || at == position)
+            at.is_some() && [Some(place.expected), position, place.damaged].contains(&at)
         };
-        let (mut there, elsewhere): (Vec<_>, Vec<_>) =
+        let (mut there, others): (Vec<_>, Vec<_>) =
             self.places().into_iter().partition(stands_there);
-        if there.len() == 1
-            && let Some(place) = there.pop()
-        {
-            let expected = place.expected;
-            let reason = format!("the records from offset {expected} on cannot be read: {words}");
-            let label = "unreadable";
-            return self.halt(&place, Halt { label, reason });
+        // Where the last record is to be compared, its batch is read again, which begins before it.
+        let compares = |place: &Place| at.is_some_and(|at| place.unseen >= Some(at));
+        let (mut behind, elsewhere): (Vec<_>, Vec<_>) = others.into_iter().partition(compares);
+        match (there.pop(), behind.pop(), at) {
+            (Some(place), None, _) if there.is_empty() => {
+                let expected = place.expected;
+                let reason =
+                    format!("the records from offset {expected} on cannot be read: {words}");
+                tracing::warn!(partition = %place.partition, reason, "nothing more can be read");
+                self.end(&place.partition, Ended::Halt("unreadable", reason));
+            }
+            (None, Some(place), Some(at)) if behind.is_empty() => {
+                let name = &place.partition;
+                tracing::warn!(partition = %name, words, "the last record cannot be compared");
+                self.restart_behind(name, |log| log.damaged = Some(at));
+            }
+            // Not to be told: nothing that follows is to be trusted, so all that may be meant start
+            // anew. Those that can be read do not stand there any more the next time.
+            (place, last, _) => {
+                there.extend(place);
+                there.extend(last);
+                there.extend(behind);
+                let suspects = if there.is_empty() { elsewhere } else { there };
+                for place in suspects {
+                    self.reclaim(place, format!("Kafka's records cannot be read: {words}"));
+                }
+            }
         }
-        // Not to be told: nothing that follows is to be trusted, so all that may be meant start anew.
-        let suspects = if there.is_empty() { elsewhere } else { there };
-        for place in suspects {
-            self.reclaim(place, format!("Kafka's records cannot be read: {words}"));
-        }
+    }
+}
+
+/// Where a partition stands in a log that begins at `low` and ends at `high`.
+fn range(place: &Place, low: i64, high: i64) -> Range {
+    if place.expected < low {
+        Range::Outside(Finding::Expired { low })
+    } else if place.expected > high {
+        Range::Outside(Finding::BeyondEnd { high })
+    } else if place.unseen.is_some_and(|last| last < low) {
+        Range::LastGone(low)
+    } else {
+        Range::Inside
     }
 }
 

@@ -5,7 +5,7 @@ mod lost;
 mod upkeep;
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -18,11 +18,14 @@ use service::exit::Unreachable;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use crate::claims::Claimed;
+use crate::assignment::show_to_kafka;
+use crate::claims::BROKER_TIMEOUT;
 use crate::gather::Delivery;
-use crate::group::{Group, show_to_kafka};
+use crate::group::{Group, News};
 use crate::partitions::{Held, TopicPartition};
 use crate::raw_record::RawRecord;
+use crate::resume::{self, Compared, Finding};
+use crate::topic_ids::Asker;
 use crate::worker::Notice;
 use crate::{Shared, condition};
 
@@ -39,31 +42,15 @@ pub(crate) fn run(
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let (notify, notices) = channel();
-    let (claimed, claims) = channel();
-    let group = Group::new(Arc::clone(shared), runtime, notify);
+    let (tell, news) = channel();
+    let group = Group::new(Arc::clone(shared), runtime, notify, tell);
     let consumer: BaseConsumer<Group> = config
         .create_with_context(group)
         .context("cannot make a Kafka consumer")?;
     if !reach_kafka(&consumer, shared, stop)? {
         return Ok(());
     }
-    consumer
-        .subscribe(&topic_names(shared))
-        .context("cannot subscribe to ingest.topics")?;
-    shared.health.set_ready(condition::STREAMS);
-    let now = Instant::now();
-    let mut poller = Poller {
-        consumer: &consumer,
-        shared,
-        notices,
-        claimed,
-        claims,
-        next_housekeeping: now,
-        next_show: now,
-        next_ask: now,
-    };
-    let result = poller.run(stop);
-    poller.drain();
+    let result = Poller::new(&consumer, shared, notices, news).and_then(|poller| poller.run(stop));
     // Closes the consumer: leaves the group, so that its other members take over at once.
     drop(consumer);
     result
@@ -102,15 +89,53 @@ struct Poller<'c> {
     consumer: &'c BaseConsumer<Group>,
     shared: &'c Arc<Shared>,
     notices: Receiver<Notice>,
-    claimed: Sender<(TopicPartition, Claimed)>,
-    claims: Receiver<(TopicPartition, Claimed)>,
+    news: Receiver<News>,
+    asker: Asker<'c>,
     next_housekeeping: Instant,
     next_show: Instant,
     next_ask: Instant,
+    next_halts: Instant,
+    /// Errors of the client library that are still to come for partitions that were found already,
+    /// and until when they are expected.
+    foretold: (usize, Instant),
 }
 
-impl Poller<'_> {
-    fn run(&mut self, stop: &CancellationToken) -> anyhow::Result<()> {
+impl<'c> Poller<'c> {
+    fn new(
+        consumer: &'c BaseConsumer<Group>,
+        shared: &'c Arc<Shared>,
+        notices: Receiver<Notice>,
+        news: Receiver<News>,
+    ) -> anyhow::Result<Self> {
+        let now = Instant::now();
+        Ok(Self {
+            consumer,
+            shared,
+            notices,
+            news,
+            asker: Asker::new(consumer.client(), &topic_names(shared))?,
+            next_housekeeping: now,
+            next_show: now,
+            next_ask: now,
+            next_halts: now,
+            foretold: (0, now),
+        })
+    }
+
+    fn run(mut self, stop: &CancellationToken) -> anyhow::Result<()> {
+        // The ids are there before the first claim if Kafka answers; else they are compared later.
+        let ids = self.consumer.context();
+        self.asker.serve(&mut ids.topic_ids(), BROKER_TIMEOUT);
+        self.consumer
+            .subscribe(&topic_names(self.shared))
+            .context("cannot subscribe to ingest.topics")?;
+        self.shared.health.set_ready(condition::STREAMS);
+        let result = self.poll(stop);
+        self.drain();
+        result
+    }
+
+    fn poll(&mut self, stop: &CancellationToken) -> anyhow::Result<()> {
         while !stop.is_cancelled() {
             match self.consumer.poll(POLL) {
                 None => {}
@@ -131,30 +156,42 @@ impl Poller<'_> {
         self.consumer.context()
     }
 
-    fn deliver(&self, message: &BorrowedMessage<'_>) {
+    fn deliver(&mut self, message: &BorrowedMessage<'_>) {
+        if let Some(finding) = self.hand_over(message) {
+            let name = TopicPartition {
+                topic: message.topic().to_owned(),
+                partition: message.partition(),
+            };
+            self.suspect(&name, finding);
+        }
+    }
+
+    /// Hands a record to its worker, or says why it cannot be one that follows.
+    fn hand_over(&self, message: &BorrowedMessage<'_>) -> Option<Finding> {
         let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
         let mut partitions = self.group().partitions();
-        let Some(reading) = partitions.reading(topic, partition) else {
-            // It was let go of, or waits to be claimed again, and will be read from its stored offset.
-            tracing::debug!(
-                topic,
-                partition,
-                offset,
-                "a record of a partition that is not read here"
-            );
-            return;
-        };
-        if offset < reading.expected || reading.halting {
-            tracing::debug!(
-                topic,
-                partition,
-                offset,
-                "a record that was delivered before, or that follows what cannot be read"
-            );
-            return;
+        // It may have been let go of, or wait to be claimed again; then it will be read from its
+        // stored offset.
+        let reading = partitions.reading(topic, partition)?;
+        if reading.ending {
+            // It follows what cannot be read.
+            return None;
+        }
+        if let Some(last) = reading.unseen {
+            let digest = || RawRecord::digest(message);
+            match resume::compare(&last, reading.expected, offset, digest) {
+                Compared::Matches | Compared::Gone => reading.seen(),
+                Compared::Found(finding) => return Some(finding),
+            }
+        }
+        if offset < reading.expected {
+            // It was delivered before.
+            return None;
         }
         let skipped = offset - reading.expected;
         reading.expected = offset + 1;
+        reading.last = Some(offset);
+        reading.log.doubted = None;
         let record = RawRecord::copied(message);
         failpoints::hit("ingest.polled");
         reading.worker.deliver(Delivery::Record { skipped, record });
@@ -166,12 +203,13 @@ impl Poller<'_> {
                 tracing::warn!(%error, topic, partition, "cannot pause the partition");
             }
         }
+        None
     }
 
     /// The end of a partition was reached. The error names no topic, so each with that partition is
     /// looked at. A position above the last record's means control records at the end: they are
     /// skipped now, since retention could pass them before the next record comes.
-    fn deliver_tail(&self, partition: i32) {
+    fn deliver_tail(&mut self, partition: i32) {
         let positions = match self.consumer.position() {
             Ok(positions) => positions,
             Err(error) => {
@@ -179,43 +217,60 @@ impl Poller<'_> {
                 return;
             }
         };
-        let mut partitions = self.group().partitions();
-        for element in positions
-            .elements()
-            .iter()
-            .filter(|e| e.partition() == partition)
-        {
-            let Some(position) = element.offset().to_raw().filter(|offset| *offset >= 0) else {
-                continue;
-            };
-            let Some(reading) = partitions.reading(element.topic(), partition) else {
-                continue;
-            };
-            let skipped = position - reading.expected;
-            if skipped > 0 && !reading.halting {
-                reading.expected = position;
-                reading.worker.deliver(Delivery::Tail { skipped });
+        let elements = positions.elements();
+        let of_it = elements.iter().filter(|e| e.partition() == partition);
+        for element in of_it {
+            let position = element.offset().to_raw().filter(|offset| *offset >= 0);
+            if self.hand_over_tail(element.topic(), partition, position) {
+                let name = TopicPartition {
+                    topic: element.topic().to_owned(),
+                    partition,
+                };
+                self.find_short(&name);
             }
         }
+    }
+
+    /// Hands the end of a partition to its worker. Returns whether the log may end too early.
+    fn hand_over_tail(&self, topic: &str, partition: i32, position: Option<i64>) -> bool {
+        let mut partitions = self.group().partitions();
+        let Some(reading) = partitions.reading(topic, partition) else {
+            return false;
+        };
+        // Nothing was delivered yet: the position is where the fetching began.
+        let Some(position) = position.or(reading.unseen.map(|last| last.offset)) else {
+            return false;
+        };
+        let skipped = position - reading.expected;
+        if reading.ending || skipped < 0 {
+            return !reading.ending;
+        }
+        reading.seen();
+        if skipped > 0 {
+            reading.expected = position;
+            reading.worker.deliver(Delivery::Tail { skipped });
+        }
+        false
     }
 
     fn consumption_error(&mut self, error: KafkaError) -> anyhow::Result<()> {
         use RDKafkaErrorCode::{
             AutoOffsetReset, BadCompression, BadMessage, GroupAuthorizationFailed,
             MessageSizeTooLarge, NotImplemented, OffsetOutOfRange, TopicAuthorizationFailed,
-            UnknownTopic, UnknownTopicOrPartition,
+            UnknownTopic, UnknownTopicId, UnknownTopicOrPartition,
         };
         match error {
-            KafkaError::MessageConsumptionFatal(_) => {
-                return Err(anyhow::Error::new(error).context("the Kafka client cannot go on"));
-            }
+            KafkaError::MessageConsumptionFatal(_) => return Err(self.fatal(error)),
             KafkaError::MessageConsumption(AutoOffsetReset | OffsetOutOfRange) => {
                 self.find_out_of_range()
             }
             KafkaError::MessageConsumption(
                 BadMessage | BadCompression | NotImplemented | MessageSizeTooLarge,
             ) => self.find_unreadable(),
-            KafkaError::MessageConsumption(UnknownTopicOrPartition | UnknownTopic) => {
+            KafkaError::MessageConsumption(
+                UnknownTopicOrPartition | UnknownTopic | UnknownTopicId,
+            ) => {
+                self.group().topic_ids().want();
                 let topics = topic_names(self.shared).join(", ");
                 self.not_ready(format!(
                     "Kafka does not know one of ingest.topics ({topics}): create it, or correct the name"
@@ -231,6 +286,28 @@ impl Poller<'_> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// The error after which the client library does nothing more, with what to do about it.
+    fn fatal(&self, error: KafkaError) -> anyhow::Error {
+        use RDKafkaErrorCode::{FencedInstanceId, UnreleasedInstanceId};
+        match self.consumer.client().fatal_error() {
+            Some((FencedInstanceId | UnreleasedInstanceId, words)) => {
+                let properties = &self.shared.config.kafka.properties;
+                let id = properties
+                    .get("group.instance.id")
+                    .map_or("", String::as_str);
+                anyhow::anyhow!(
+                    "another process is in the group {:?} with the group.instance.id {id:?}: give each process its \
+                     own in kafka.properties, or none ({words})",
+                    self.shared.config.ingest.group_id
+                )
+            }
+            Some((_, words)) => {
+                anyhow::Error::new(error).context(format!("the Kafka client cannot go on: {words}"))
+            }
+            None => anyhow::Error::new(error).context("the Kafka client cannot go on"),
+        }
     }
 
     fn not_ready(&self, reason: String) {

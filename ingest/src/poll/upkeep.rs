@@ -4,14 +4,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use event_log::stream;
+use event_log::{Claim, stream};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
+use uuid::Uuid;
 
 use super::Poller;
+use crate::assignment::{forget_pauses, show_to_kafka};
 use crate::claims::{self, Claimed};
 use crate::condition;
-use crate::group::{forget_pauses, show_to_kafka};
+use crate::group::News;
 use crate::partitions::{Held, TopicPartition, Waiting};
 use crate::worker::{Ended, Notice};
 
@@ -19,14 +21,16 @@ use crate::worker::{Ended, Notice};
 const SHOW_TO_KAFKA: Duration = Duration::from_secs(1);
 /// How often an unreachable Kafka is asked again.
 const ASK_KAFKA: Duration = Duration::from_secs(2);
+/// How often the stream rows of halted partitions are looked at.
+const LOOK_AT_HALTS: Duration = Duration::from_secs(2);
 
 impl Poller<'_> {
     pub(super) fn housekeeping(&mut self, now: Instant) -> anyhow::Result<()> {
         while let Ok(notice) = self.notices.try_recv() {
             self.ended(notice);
         }
-        while let Ok((partition, claimed)) = self.claims.try_recv() {
-            self.claim_answered(&partition, claimed);
+        while let Ok(news) = self.news.try_recv() {
+            self.take_news(news);
         }
         if let Some(error) = self.group().take_fatal() {
             return Err(error);
@@ -34,6 +38,14 @@ impl Poller<'_> {
         self.resume();
         self.claim_again(now);
         self.note_health();
+        let ids = self.consumer.context();
+        if self.asker.serve(&mut ids.topic_ids(), Duration::ZERO) {
+            self.compare_topics();
+        }
+        if now >= self.next_halts {
+            self.next_halts = now + LOOK_AT_HALTS;
+            self.look_at_halts();
+        }
         if now >= self.next_show {
             self.next_show = now + SHOW_TO_KAFKA;
             self.show_to_kafka();
@@ -52,12 +64,14 @@ impl Poller<'_> {
             worker,
             ended,
         } = notice;
-        let claim = match self
+        let (claim, log) = match self
             .group()
             .partitions()
             .reading(&name.topic, name.partition)
         {
-            Some(reading) if reading.worker.id == worker => reading.worker.claim().clone(),
+            Some(reading) if reading.worker.id == worker => {
+                (reading.worker.claim().clone(), reading.log)
+            }
             // It was let go of in the meantime.
             _ => return,
         };
@@ -72,14 +86,12 @@ impl Poller<'_> {
         let held = match ended {
             Ended::Reclaim(reason) => {
                 tracing::warn!(partition = %name, reason, "claiming the partition again");
-                Held::Waiting(Waiting::soon())
+                Held::Waiting(Waiting {
+                    log,
+                    ..Waiting::soon()
+                })
             }
-            Ended::Halt(label, reason) => {
-                tracing::error!(partition = %name, reason, "halted: it waits for an operator");
-                self.group().show_halted(&name, label, &reason);
-                self.store_halt(claim, label, reason);
-                Held::Halted(label.to_owned())
-            }
+            Ended::Halt(label, reason) => self.group().halt(&name, claim, label, reason),
             Ended::Fatal(error) => {
                 self.group().set_fatal(error);
                 return;
@@ -88,12 +100,66 @@ impl Poller<'_> {
         self.group().partitions().insert(&name, held);
     }
 
-    fn store_halt(&self, claim: event_log::Claim, code: &'static str, reason: String) {
+    fn take_news(&self, news: News) {
+        match news {
+            News::Claimed(partition, claimed) => self.claim_answered(&partition, claimed),
+            News::HaltStored { stream_id, stored } => {
+                let Some(name) = self.group().partitions().halted_with(stream_id) else {
+                    return;
+                };
+                if stored {
+                    self.group().partitions().halt_stored(&name);
+                } else {
+                    self.look_again(&name);
+                }
+            }
+            News::NoLongerHalted(streams) => {
+                for stream_id in streams {
+                    let name = self.group().partitions().halted_with(stream_id);
+                    if let Some(name) = name {
+                        self.look_again(&name);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A halted partition waits no longer: it is claimed again.
+    fn look_again(&self, name: &TopicPartition) {
+        tracing::info!(partition = %name, "no longer halted");
+        self.group().forget_metrics(name);
+        let waiting = Waiting {
+            retry_at: Instant::now(),
+            ..Waiting::soon()
+        };
+        self.group()
+            .partitions()
+            .insert(name, Held::Waiting(waiting));
+    }
+
+    /// Asks whether an operator has decided about the halted partitions, if there are some.
+    fn look_at_halts(&self) {
+        let streams = self.group().partitions().halted_streams();
+        if streams.is_empty() {
+            return;
+        }
+        let (shared, news) = (Arc::clone(self.shared), self.group().news.clone());
+        self.group().runtime.spawn(async move {
+            match stream::no_longer_halted(&shared.pool, &streams).await {
+                // The receiver is gone only at shutdown.
+                Ok(streams) => drop(news.send(News::NoLongerHalted(streams))),
+                // Asked again in a moment.
+                Err(error) => tracing::debug!(%error, "cannot look at the halted partitions"),
+            }
+        });
+    }
+
+    /// Stores the topic's id, for the claims to come.
+    pub(super) fn note_topic(&self, claim: Claim, topic_id: Uuid) {
         let shared = Arc::clone(self.shared);
         self.group().runtime.spawn(async move {
-            // Not stored, it is found again by whoever claims the partition next.
-            if let Err(error) = stream::halt(&shared.pool, &claim, code, &reason).await {
-                tracing::warn!(%error, topic = claim.topic, partition = claim.partition, "cannot store the halt");
+            if let Err(error) = stream::note_topic_id(&shared.pool, &claim, topic_id).await {
+                tracing::debug!(%error, topic = claim.topic, "cannot store the topic's id");
             }
         });
     }
@@ -103,7 +169,7 @@ impl Poller<'_> {
         let bound = self.shared.config.ingest.buffer_bytes / 2;
         let mut list = TopicPartitionList::new();
         for (topic, partition, reading) in self.group().partitions().readings() {
-            if reading.paused && !reading.halting && reading.worker.buffered() <= bound {
+            if reading.paused && !reading.ending && reading.worker.buffered() <= bound {
                 reading.paused = false;
                 tracing::debug!(topic, partition, next = reading.expected, "resumed");
                 list.add_partition(topic, partition);
@@ -140,11 +206,11 @@ impl Poller<'_> {
     }
 
     fn spawn_claim(&self, name: TopicPartition, start: Option<i64>) {
-        let (shared, claimed) = (Arc::clone(self.shared), self.claimed.clone());
+        let (shared, news) = (Arc::clone(self.shared), self.group().news.clone());
         self.group().runtime.spawn(async move {
             let claim = claims::claim(&shared.pool, &shared.claimant, &name, start).await;
             // The receiver is gone only at shutdown.
-            let _ = claimed.send((name, claim));
+            let _ = news.send(News::Claimed(name, claim));
         });
     }
 
@@ -222,12 +288,9 @@ impl Poller<'_> {
             Some(reason) => health.set_unready(condition::DATABASE, reason),
             None => health.set_ready(condition::DATABASE),
         }
-        // What halted is said where it halts.
-        if !partitions
-            .iter_mut()
-            .any(|(_, _, held)| matches!(held, Held::Halted(_)))
-        {
-            health.set_ready(condition::STREAMS);
+        match partitions.halted() {
+            Some(reason) => health.set_unready(condition::STREAMS, reason),
+            None => health.set_ready(condition::STREAMS),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Who may append: claims, zombies, generations and consumer groups.
 
 use event_log::stream::{self, Claimant};
-use event_log::{AppendError, ClaimError, Halt, Outcome, StreamWriter};
+use event_log::{AppendError, ClaimError, FaultClass, Halt, Outcome, StreamWriter};
 
 use crate::support::database::{Database, WAITING_FOR_A_LOCK, claimant, with_database};
 use crate::support::events::{batch, event};
@@ -91,6 +91,37 @@ async fn an_append_waits_for_the_claim_that_is_being_made_and_is_fenced() {
         database.wait_until(true, WAITING_FOR_A_LOCK).await;
         claiming.commit().await.unwrap();
         let result = append.await.unwrap();
+        assert!(matches!(result, Err(AppendError::Fenced)), "{result:?}");
+        assert_eq!(rows(&database).await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_writer_without_waiting_leaves_a_locked_stream_at_once_and_is_fenced_behind_the_lock() {
+    with_database(|database| async move {
+        let mut zombie = database.writer(0).await.without_waiting();
+        let mut claiming = database.pool.begin().await.unwrap();
+        sqlx::query("UPDATE event_log.stream SET claim = gen_random_uuid()")
+            .execute(&mut *claiming)
+            .await
+            .unwrap();
+        let batch = batch(0, [event("t", "run", "a")]);
+        let locked = zombie.append(&database.pool, &batch).await.unwrap_err();
+        assert!(locked.is_locked(), "{locked:?}");
+        let AppendError::Fault {
+            class: FaultClass::Environment,
+            source,
+            ..
+        } = locked
+        else {
+            panic!("{locked:?}");
+        };
+        // A lock that was waited for ends with another message of the same code.
+        let words = source.to_string();
+        assert!(words.contains("could not obtain lock"), "{words}");
+        claiming.commit().await.unwrap();
+        let result = zombie.append(&database.pool, &batch).await;
         assert!(matches!(result, Err(AppendError::Fenced)), "{result:?}");
         assert_eq!(rows(&database).await, 0);
     })

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::error::{ConfigError, Problem};
 use super::secret::{MASK, is_secret_name};
 use super::source::Source;
-use crate::kafka::{CONSUMER_FIXED, check_properties};
+use crate::kafka::{CLASSIC_ONLY, CONSUMER_FIXED, check_properties, is_new_group_protocol};
 
 /// How a process reaches Kafka.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -77,6 +77,16 @@ impl KafkaConfig {
             return Problem::err(
                 format!("kafka.properties.{name}"),
                 "is not free: exactly-once rests on ingest's own value (the group is ingest.group_id); remove it",
+            );
+        }
+        if is_new_group_protocol(&self.properties)
+            && let Some(name) = CLASSIC_ONLY
+                .iter()
+                .find(|name| self.properties.contains_key(**name))
+        {
+            return Problem::err(
+                format!("kafka.properties.{name}"),
+                "does not go with group.protocol = consumer, where the broker decides it; remove one of them",
             );
         }
         check_properties(&self.properties)
