@@ -19,8 +19,8 @@ Examples:
 
 Codes:
   expired      Kafka no longer has the next offset: retention passed it
-  beyond_end   the next offset lies beyond the end of Kafka's log
-  truncated    Kafka's log lost its end, and other records stand there now
+  beyond_end   the next offset lies beyond the end of Kafka's log, and no record that was read is missing
+  truncated    Kafka's log was cut: the last record that was read is gone, or is another one
   recreated    the topic was deleted and made again
   unreadable   Kafka's copy of the next records cannot be read
   refused      the database refuses a record, and it is not known to be the record's fault
