@@ -7,7 +7,7 @@ use service::exit::Exit;
 use crate::app::App;
 use crate::commands::{
     completions, config_show, dlq, doctor, events, migrate, publish, runs, simulate, status,
-    wait_schema,
+    stream, wait_schema,
 };
 use crate::output::Format;
 
@@ -25,7 +25,8 @@ First steps:
   runlog status --wait                        watch them arrive
   runlog runs list --all-tenants              see what became of them";
 
-/// Operate Runlog: publish events, see where they are, look at runs and dead letters
+/// Operate Runlog: publish events, see where they are, look at runs and dead letters, decide what
+/// halted partitions do
 #[derive(Debug, Parser)]
 #[command(name = "runlog", version, after_help = AFTER_HELP, propagate_version = true)]
 #[command(arg_required_else_help = true, disable_help_subcommand = true)]
@@ -55,6 +56,8 @@ enum Command {
     #[command(subcommand)]
     Dlq(dlq::Command),
     #[command(subcommand)]
+    Stream(stream::Command),
+    #[command(subcommand)]
     Config(config_show::Command),
     Doctor(doctor::Args),
     Completions(completions::Args),
@@ -81,6 +84,7 @@ impl Cli {
             Command::Runs(command) => runs::run(command, &app).await,
             Command::Events(command) => events::run(&command, &app).await,
             Command::Dlq(command) => dlq::run(&command, &app).await,
+            Command::Stream(command) => stream::run(&command, &app).await,
             Command::Config(config_show::Command::Show) => config_show::run(&app),
             Command::Completions(_) | Command::Doctor(_) => Ok(Exit::Done),
         }
@@ -145,6 +149,11 @@ mod tests {
             "runlog runs list --all-tenants --status SLEEPING",
             "runlog dlq show abc",
             "runlog -o xml status",
+            "runlog stream resume run-events --dry-run",
+            "runlog stream resume run-events/0",
+            "runlog stream resume run-events/0 --at soon --dry-run",
+            "runlog stream rewind run-events/0 --dry-run",
+            "runlog stream rewind run-events/0 --to latest --dry-run",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).err();
             assert_eq!(error.map(|e| e.exit_code()), Some(2), "{line}");

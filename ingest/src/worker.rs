@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use event_log::stream;
 use event_log::{AppendError, Appended, Batch, Claim, FaultClass, Outcome, StreamWriter};
 use futures_util::FutureExt as _;
 use service::backoff::Backoff;
@@ -32,6 +33,9 @@ const LOCKED: Duration = Duration::from_secs(2);
 const STATEMENTS: u32 = 4;
 /// Idempotency keys that the partitions of the process remember together, some 200 bytes each.
 const CACHED_KEYS: usize = 600_000;
+/// With nothing to append for so long, a worker asks whether it may still.
+const IDLE: Duration = Duration::from_secs(5);
+const LOST_WHILE_IDLE: &str = "its generation was closed, or another process has claimed it";
 const PANICKED: &str = "its records were not appended because of a bug in runlog-ingest, which its log shows: please report it";
 
 /// A handle on a partition's task.
@@ -182,6 +186,13 @@ impl Worker {
     }
 }
 
+/// Whether the claim still stands, asked after a while without anything to append: an operator may
+/// have had the partition read again from an earlier offset.
+async fn holds_after_a_while(shared: &Shared, claim: &Claim) -> Result<bool, sqlx::Error> {
+    tokio::time::sleep(IDLE).await;
+    stream::holds(&shared.pool, claim).await
+}
+
 /// The task's own state.
 struct Task {
     shared: Arc<Shared>,
@@ -202,6 +213,11 @@ impl Task {
                 biased;
                 () = self.stop.cancelled() => return None,
                 first = self.received.recv() => first?,
+                holds = holds_after_a_while(&self.shared, self.writer.claim()) => match holds {
+                    Ok(false) => return Some(Ended::Reclaim(LOST_WHILE_IDLE.to_owned())),
+                    // What the database has to say it says to those that append.
+                    Ok(true) | Err(_) => continue,
+                },
             };
             let started = Instant::now();
             let (gathered, memory, ended) = self.gather(first).await;

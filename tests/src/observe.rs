@@ -2,8 +2,9 @@
 //!
 //! Called by [`crate::Pipeline`]. Only documented views and columns are named here.
 
-use crate::oracle::expect::place;
+use crate::oracle::expect::{after, place, stream};
 use crate::oracle::json::Json;
+use crate::oracle::log::Reading;
 use crate::oracle::table::{Cell, Row, Table};
 use anyhow::{Context, Result, bail};
 use sqlx::postgres::PgPool;
@@ -57,6 +58,7 @@ const DEAD_LETTERS: &[Column] = &[
 ];
 const STREAMS: &[Column] = &[
     Int("partition"),
+    Int("generation"),
     Text("topic"),
     Int("start_offset"),
     Int("next_offset"),
@@ -164,10 +166,10 @@ pub struct Observed {
 /// Reads all of it.
 ///
 /// # Errors
-/// Where a view or a column is not there, or an identity stands twice.
+/// Where a view or a column is not there.
 pub async fn observe(pool: &PgPool) -> Result<Observed> {
     let by_place: Identity = |row| Ok(place(int(row, "partition")?, int(row, "source_offset")?));
-    let by_partition: Identity = |row| Ok(vec![format!("partition {}", int(row, "partition")?)]);
+    let by_stream: Identity = |row| Ok(stream(int(row, "partition")?, int(row, "generation")?));
     let by_run: Identity = |row| texts(row, &["tenant_id", "run_id"]);
     let by_attempt: Identity = |row| {
         texts(
@@ -178,8 +180,15 @@ pub async fn observe(pool: &PgPool) -> Result<Observed> {
     let by_event: Identity = |row| texts(row, &["tenant_id", "run_id", "event_id"]);
     Ok(Observed {
         run_events: read(pool, "event_log.run_events", RUN_EVENTS, by_place).await?,
-        dead_letters: read(pool, "event_log.dead_letters", DEAD_LETTERS, by_place).await?,
-        ledger: read(pool, "event_log.streams", STREAMS, by_partition).await?,
+        dead_letters: read(
+            pool,
+            // Rows with the same place are told apart by their order.
+            "event_log.dead_letters ORDER BY dead_letter_id",
+            DEAD_LETTERS,
+            by_place,
+        )
+        .await?,
+        ledger: read(pool, "event_log.streams", STREAMS, by_stream).await?,
         run_current: read(pool, "read_model.run_current", RUN_CURRENT, by_run).await?,
         step_attempt: read(pool, "read_model.step_attempt", STEP_ATTEMPT, by_attempt).await?,
         run_inconsistency: read(
@@ -220,6 +229,7 @@ async fn read(pool: &PgPool, view: &str, columns: &[Column], identity: Identity)
         .await
         .with_context(|| format!("reading {view}"))?;
     let mut table = Table::new();
+    let mut rows_of = BTreeMap::new();
     for row in rows {
         let text: String = row.try_get(0)?;
         let Ok(Json::Object(members)) = Json::read(text.as_bytes()) else {
@@ -230,9 +240,9 @@ async fn read(pool: &PgPool, view: &str, columns: &[Column], identity: Identity)
             .map(|column| (column.name(), cell(members.get(column.name()))))
             .collect();
         let key = identity(&cells).with_context(|| view.to_owned())?;
-        if table.insert(key.clone(), cells).is_some() {
-            bail!("{view}: two rows for [{}]", key.join(", "));
-        }
+        let before = rows_of.entry(key.clone()).or_insert(0);
+        table.insert(after(key, *before), cells);
+        *before += 1;
     }
     Ok(table)
 }
@@ -295,19 +305,46 @@ pub async fn progress(pool: &PgPool) -> Result<Progress> {
     })
 }
 
-/// Per partition of the ledger: next offset, appended, and the checkpoint's next offset and
-/// applied events of the projection `run_status` (0 where there is no checkpoint).
+/// What has been read of each partition, in the order in which it was read.
+///
+/// # Errors
+/// Where the database does not answer.
+pub async fn readings(pool: &PgPool) -> Result<Vec<Reading>> {
+    let rows = sqlx::query(
+        "SELECT partition::int4, generation::int8, start_offset::int8, next_offset::int8
+           FROM event_log.streams ORDER BY partition, generation",
+    )
+    .fetch_all(pool)
+    .await?;
+    let reading = |row: &sqlx::postgres::PgRow| {
+        Ok(Reading {
+            partition: row.try_get(0)?,
+            generation: row.try_get(1)?,
+            start: row.try_get(2)?,
+            end: row.try_get(3)?,
+        })
+    };
+    rows.iter().map(reading).collect()
+}
+
+/// Per partition of the ledger: next offset of the open generation, appended by all of them, and the
+/// checkpoint's next offset and applied events of the projection `run_status` on the same (0 where
+/// there is no checkpoint).
 ///
 /// # Errors
 /// Where the database does not answer.
 pub async fn positions(pool: &PgPool) -> Result<BTreeMap<i32, [i64; 4]>> {
     let rows = sqlx::query(
-        "SELECT s.partition::int4, s.next_offset::int8, s.appended::int8,
-                coalesce(c.next_offset, 0)::int8, coalesce(c.applied, 0)::int8
+        "SELECT s.partition::int4,
+                coalesce(max(s.next_offset) FILTER (WHERE s.closed_at IS NULL), 0)::int8,
+                sum(s.appended)::int8,
+                coalesce(max(c.next_offset) FILTER (WHERE s.closed_at IS NULL), 0)::int8,
+                coalesce(sum(c.applied), 0)::int8
            FROM event_log.streams AS s
            LEFT JOIN read_model.projection_checkpoints AS c
              ON c.topic = s.topic AND c.partition = s.partition AND c.generation = s.generation
-            AND c.projection = 'run_status'",
+            AND c.projection = 'run_status'
+          GROUP BY s.partition",
     )
     .fetch_all(pool)
     .await?;

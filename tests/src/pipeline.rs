@@ -167,6 +167,18 @@ impl Pipeline {
         let observed = observe::observe(&self.database.pool).await?;
         compare(&expected, &observed, records, &self.topic.name)
     }
+
+    /// The same where operators had partitions read in parts or more than once: what the readings in
+    /// the ledger met must have become what the oracle says of them.
+    ///
+    /// # Errors
+    /// Where a view cannot be read.
+    pub async fn differences_over_readings(&self, records: &[Produced]) -> Result<Vec<String>> {
+        let readings = observe::readings(&self.database.pool).await?;
+        let expected = log::judge_readings(records, &readings);
+        let observed = observe::observe(&self.database.pool).await?;
+        compare(&expected, &observed, records, &self.topic.name)
+    }
 }
 
 /// Every difference between what the oracle expects of the records and what the views say.

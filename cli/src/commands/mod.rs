@@ -10,4 +10,5 @@ pub(crate) mod publish;
 pub(crate) mod runs;
 pub(crate) mod simulate;
 pub(crate) mod status;
+pub(crate) mod stream;
 pub(crate) mod wait_schema;

@@ -1,5 +1,5 @@
 //! Looks at a cluster without touching it: topics, partitions, watermarks, group members.
-//! Called by `status`, `doctor`, and by `publish` and `simulate` before they send.
+//! Called by `status`, `stream`, `doctor`, and by `publish` and `simulate` before they send.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use anyhow::{Context, anyhow};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{Offset, TopicPartitionList};
 use service::config::KafkaConfig;
 use service::kafka::client_config;
 
@@ -122,13 +123,45 @@ impl Probe {
         Ok(found)
     }
 
-    fn watermarks_of(&self, topic: &str, partition: i32) -> anyhow::Result<Watermarks> {
+    /// The watermarks of one partition.
+    ///
+    /// # Errors
+    /// Unreachable, or the broker's answer.
+    pub(crate) fn watermarks_of(&self, topic: &str, partition: i32) -> anyhow::Result<Watermarks> {
         match self.consumer.fetch_watermarks(topic, partition, TIMEOUT) {
             Ok((low, high)) => Ok(Watermarks { low, high }),
             Err(error) if is_about_the_topic(&error) => Err(error)
                 .with_context(|| format!("cannot read the offsets of {topic}/{partition}")),
             Err(error) => Err(self.unreachable(error)),
         }
+    }
+
+    /// The offset of the first record whose time is `at` (milliseconds since 1970 UTC) or later; `None`
+    /// where there is none.
+    ///
+    /// # Errors
+    /// Unreachable, or the broker's answer.
+    pub(crate) fn offset_from(
+        &self,
+        topic: &str,
+        partition: i32,
+        at: i64,
+    ) -> anyhow::Result<Option<i64>> {
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition_offset(topic, partition, Offset::Offset(at))?;
+        let answer = self
+            .consumer
+            .offsets_for_times(asked, TIMEOUT)
+            .map_err(|error| self.unreachable(error))?;
+        let found = answer.find_partition(topic, partition);
+        let found = found.ok_or_else(|| anyhow!("Kafka did not answer for {topic}/{partition}"))?;
+        found
+            .error()
+            .with_context(|| format!("cannot look up a time in {topic}/{partition}"))?;
+        Ok(match found.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        })
     }
 
     fn unreachable(&self, error: KafkaError) -> anyhow::Error {

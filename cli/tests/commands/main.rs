@@ -11,4 +11,5 @@ mod runs;
 mod schema;
 mod simulate;
 mod status;
+mod streams;
 mod support;

@@ -75,6 +75,18 @@ impl Place {
         place
     }
 
+    /// Takes the records below an offset out of a partition, as retention does.
+    pub(crate) async fn delete_below(&self, partition: i32, offset: i64) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.topic, partition, Offset::Offset(offset))
+            .unwrap();
+        let deleted = admin.delete_records(&list, &AdminOptions::new()).await;
+        for element in deleted.unwrap().elements() {
+            element.error().unwrap();
+        }
+    }
+
     fn client(&self) -> ClientConfig {
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", &self.kafka);

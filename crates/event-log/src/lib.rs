@@ -1,6 +1,7 @@
 //! The canonical log in PostgreSQL. The only owner of the schema `event_log` and its SQL.
 //!
 //! - Ingest claims partitions ([`stream`]) and appends batches to them ([`append`]).
+//! - Operators look at generations and open new ones ([`generation`]).
 //! - Projectors and the CLI read ([`read`]), always below the horizon.
 //! - Every process checks the schema ([`schema`]) and classes faults ([`fault`]) the same way.
 //!
@@ -15,6 +16,7 @@ mod committed;
 mod decide;
 pub mod fault;
 mod fence;
+pub mod generation;
 mod insert;
 pub mod inspect;
 mod known;

@@ -16,4 +16,4 @@ mod process;
 pub mod shutdown;
 pub mod telemetry;
 
-pub use process::process_name;
+pub use process::{operator_name, process_name};

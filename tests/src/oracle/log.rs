@@ -6,7 +6,7 @@
 use super::Produced;
 use super::envelope::{self, Event, Refusal};
 use super::json::Json;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The part of an event that a retry must repeat.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,6 +76,19 @@ pub struct Totals {
     pub dead_lettered: i64,
 }
 
+/// One reading of a partition: a generation of its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Kafka partition.
+    pub partition: i32,
+    /// 1, 2, 3 ...
+    pub generation: i64,
+    /// The first offset that it read.
+    pub start: i64,
+    /// The offset after the last one that it read.
+    pub end: i64,
+}
+
 /// The expected log.
 #[derive(Debug, Default)]
 pub struct Log {
@@ -85,7 +98,9 @@ pub struct Log {
     pub dead_letters: Vec<DeadLetter>,
     /// Ledger totals by partition.
     pub totals: BTreeMap<i32, Totals>,
-    /// What became of each record, in the order of the slice that was judged.
+    /// Ledger totals by reading, where partitions were read in parts or more than once.
+    pub readings: Vec<(Reading, Totals)>,
+    /// What became of each record when it was first read, in the order of the slice that was judged.
     pub outcomes: Vec<Outcome>,
 }
 
@@ -126,13 +141,34 @@ impl Memory {
     }
 }
 
-/// Judges every record.
+/// Judges every record, each partition read once from its beginning to its end.
 ///
 /// # Panics
 /// Where a run's records stand on two partitions: the outcome would depend on timing, and the
 /// generator must not do that.
 #[must_use]
 pub fn judge(records: &[Produced]) -> Log {
+    let partitions: BTreeSet<i32> = records.iter().map(|record| record.partition).collect();
+    let whole = |partition| Reading {
+        partition,
+        generation: 1,
+        start: 0,
+        end: i64::MAX,
+    };
+    let readings: Vec<Reading> = partitions.into_iter().map(whole).collect();
+    let mut log = judge_readings(records, &readings);
+    log.readings.clear();
+    log
+}
+
+/// Judges the records as these readings meet them, one after the other; what was read before is in
+/// the log, or among the dead letters. Records that no reading meets are nowhere.
+///
+/// # Panics
+/// As [`judge`].
+#[must_use]
+pub fn judge_readings(records: &[Produced], readings: &[Reading]) -> Log {
+    assert_homes(records);
     let mut order: Vec<usize> = (0..records.len()).collect();
     order.sort_by_key(|&at| (records[at].partition, records[at].offset));
     let mut log = Log {
@@ -140,66 +176,97 @@ pub fn judge(records: &[Produced]) -> Log {
         ..Log::default()
     };
     let mut memory = Memory::default();
+    let mut read_before = vec![false; records.len()];
+    for reading in readings {
+        let mut totals = Totals::default();
+        let meets = |at: &&usize| {
+            let record = &records[**at];
+            record.partition == reading.partition
+                && (reading.start..reading.end).contains(&record.offset)
+        };
+        for &at in order.iter().filter(meets) {
+            let outcome = log.read(&mut memory, records, at);
+            totals.count(outcome);
+            log.totals
+                .entry(reading.partition)
+                .or_default()
+                .count(outcome);
+            if !std::mem::replace(&mut read_before[at], true) {
+                log.outcomes[at] = outcome;
+            }
+        }
+        log.readings.push((*reading, totals));
+    }
+    log
+}
+
+fn assert_homes(records: &[Produced]) {
     let mut home: HashMap<RunKey, i32> = HashMap::new();
-    for at in order {
-        let record = &records[at];
-        let totals = log.totals.entry(record.partition).or_default();
-        let event = envelope::read(record);
-        if let Ok(event) = &event {
-            let run_key = (event.tenant_id.clone(), event.run_id.clone());
-            let partition = *home.entry(run_key).or_insert(record.partition);
+    for record in records {
+        if let Ok(event) = envelope::read(record) {
+            let partition = *home
+                .entry((event.tenant_id, event.run_id.clone()))
+                .or_insert(record.partition);
             assert_eq!(
                 partition, record.partition,
                 "run {} stands on two partitions",
                 event.run_id
             );
         }
-        match event.map(|event| (memory.decide(&event), event)) {
-            Ok((Ok(Some(run_seq)), event)) => {
-                totals.appended += 1;
-                log.outcomes[at] = Outcome::Appended;
-                log.appended.push(Appended {
-                    partition: record.partition,
-                    offset: record.offset,
-                    run_seq,
-                    event,
-                });
-            }
-            Ok((Ok(None), _)) => {
-                totals.duplicates += 1;
-                log.outcomes[at] = Outcome::Duplicate;
-            }
-            Ok((Err(reasons), event)) => {
-                totals.dead_lettered += 1;
-                let (tenant_id, run_id) = (Some(event.tenant_id), Some(event.run_id));
-                let refusal = Refusal {
-                    reasons,
-                    field: None,
-                    tenant_id,
-                    run_id,
-                };
-                log.dead_letters.push(DeadLetter {
-                    record: at,
-                    refusal,
-                    names_run: true,
-                });
-            }
-            Err(refusal) => {
-                totals.dead_lettered += 1;
-                log.dead_letters.push(DeadLetter {
-                    record: at,
-                    refusal,
-                    names_run: false,
-                });
-            }
+    }
+}
+
+impl Totals {
+    fn count(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Appended => self.appended += 1,
+            Outcome::Duplicate => self.duplicates += 1,
+            Outcome::Dead => self.dead_lettered += 1,
         }
     }
-    log
+}
+
+impl Log {
+    /// One record is read: what becomes of it.
+    fn read(&mut self, memory: &mut Memory, records: &[Produced], at: usize) -> Outcome {
+        let record = &records[at];
+        let (refusal, names_run) = match envelope::read(record) {
+            Ok(event) => match memory.decide(&event) {
+                Ok(Some(run_seq)) => {
+                    self.appended.push(Appended {
+                        partition: record.partition,
+                        offset: record.offset,
+                        run_seq,
+                        event,
+                    });
+                    return Outcome::Appended;
+                }
+                Ok(None) => return Outcome::Duplicate,
+                Err(reasons) => {
+                    let (tenant_id, run_id) = (Some(event.tenant_id), Some(event.run_id));
+                    let refusal = Refusal {
+                        reasons,
+                        field: None,
+                        tenant_id,
+                        run_id,
+                    };
+                    (refusal, true)
+                }
+            },
+            Err(refusal) => (refusal, false),
+        };
+        self.dead_letters.push(DeadLetter {
+            record: at,
+            refusal,
+            names_run,
+        });
+        Outcome::Dead
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Outcome, judge};
+    use super::{Outcome, Reading, judge, judge_readings};
     use crate::oracle::Produced;
 
     fn record(offset: i64, event_id: u8, run: &str, key: char, payload: &str) -> Produced {
@@ -249,5 +316,34 @@ mod tests {
             .map(|dead| dead.refusal.reasons[0])
             .collect();
         assert_eq!(reasons, ["idempotency_conflict", "event_id_reused"]);
+    }
+
+    #[test]
+    fn a_second_reading_knows_what_the_first_one_appended() {
+        let records = [
+            record(0, 1, "a", 'a', "null"),
+            record(1, 1, "a", 'b', "null"), // event id 1 is taken
+            record(2, 2, "a", 'b', "null"), // the same event, under an id of its own
+            record(3, 3, "a", 'a', "{}"),   // a conflict
+            record(4, 4, "a", 'd', "null"),
+            record(5, 5, "a", 'e', "null"),
+        ];
+        let reading = |generation, start, end| Reading {
+            partition: 0,
+            generation,
+            start,
+            end,
+        };
+        let readings = [reading(1, 0, 4), reading(2, 1, 4), reading(3, 5, 6)];
+        let log = judge_readings(&records, &readings);
+        let totals: Vec<_> = log
+            .readings
+            .iter()
+            .map(|(_, t)| [t.appended, t.duplicates, t.dead_lettered])
+            .collect();
+        // What was refused for its event id is a duplicate when its key is in the log.
+        assert_eq!(totals, [[2, 0, 2], [0, 2, 1], [1, 0, 0]]);
+        let offsets: Vec<_> = log.appended.iter().map(|row| row.offset).collect();
+        assert_eq!(offsets, [0, 2, 5], "offset 4 was never read");
     }
 }

@@ -21,7 +21,8 @@ Examples:
 Reasons: invalid_json, invalid_avro, unknown_schema, invalid_event, tenant_not_allowed,
 idempotency_conflict, event_id_reused, too_large, unstorable, tombstone, key_mismatch,
 unknown_content_type, run_retired.
-A record that names no valid tenant belongs to nobody: only --all-tenants shows it.")]
+A record that names no valid tenant belongs to nobody: only --all-tenants shows it.
+What a changed configuration would accept is read again by `runlog stream rewind`.")]
 pub(crate) struct Args {
     #[command(flatten)]
     scope: ScopeArgs,

@@ -134,7 +134,7 @@ async fn halted(pool: &PgPool) -> Vec<Check> {
     open.filter_map(|head| {
         let reason = head.halted_reason.as_ref()?;
         let check = format!("partition {}/{}", head.topic, head.partition);
-        let way_out = "find out why; the partition waits for a decision";
+        let way_out = "`runlog stream halted` says what it means and how it goes on";
         Some(Check::problem(&check, format!("halted: {reason}"), way_out))
     })
     .collect()

@@ -167,6 +167,13 @@ impl Report {
                 line += &format!("; {}/{} is halted: {reason}", row.topic, row.partition);
             }
         }
+        if self
+            .partitions
+            .iter()
+            .any(|row| row.halted_reason.is_some())
+        {
+            line += " (`runlog stream halted` says what to do)";
+        }
         for topic in &self.missing_topics {
             line += &format!("; there is no topic {topic}");
         }
@@ -332,5 +339,6 @@ mod tests {
         row.halted_reason = Some("recreated".to_owned());
         let line = Report::new(vec![row], vec![], vec![]).lags();
         assert!(line.contains("run-events/0 is halted: recreated"), "{line}");
+        assert!(line.contains("`runlog stream halted`"), "{line}");
     }
 }

@@ -47,6 +47,9 @@ async fn no_role_and_no_setting_can_change_the_log() {
             "TRUNCATE event_log.run",
             "DELETE FROM event_log.stream",
             "TRUNCATE event_log.stream",
+            "UPDATE event_log.audit SET reason = 'another'",
+            "DELETE FROM event_log.audit",
+            "TRUNCATE event_log.audit",
             "INSERT INTO event_log.event SELECT * FROM event_log.event
              ON CONFLICT (event_id) DO UPDATE SET payload = '{}'",
             "MERGE INTO event_log.event USING (SELECT 1) s ON true WHEN MATCHED THEN DELETE",
