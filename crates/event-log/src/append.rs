@@ -7,15 +7,15 @@
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
-use run_events::{Digest, IdempotencyKey};
 use sqlx::{PgConnection, PgPool};
 
-use crate::decide::{Decision, Prepared, StagedRun, decide};
+use crate::decide::{Decision, Prepared, decide};
 use crate::fault::{FaultClass, classify};
 use crate::fence::{self, Locked};
 use crate::insert::{self, InsertError};
 use crate::record::{Batch, Outcome};
-use crate::run_cache::{KnownKey, KnownRun, RunCache};
+use crate::run_cache::{KnownRun, RunCache};
+use crate::staging::{self, Learned};
 use crate::stream::Claim;
 use crate::transaction::Transaction;
 use crate::{checked, committed, known};
@@ -137,14 +137,6 @@ impl Written {
     }
 }
 
-/// What the fast path found out about the batch's runs.
-struct Learned {
-    /// Runs that the cache did not hold, by their index in [`Prepared::runs`].
-    loaded: HashMap<usize, KnownRun>,
-    /// Of every run of the batch: its new head, chain and keys.
-    staged: Vec<(i64, Digest, HashMap<IdempotencyKey, KnownKey>)>,
-}
-
 impl StreamWriter {
     /// A writer for a fresh claim, with an empty cache.
     pub fn new(claim: Claim) -> Self {
@@ -175,10 +167,7 @@ impl StreamWriter {
         let result = self.append_prepared(pool, batch, &prepared).await;
         if result.is_err() {
             // The commit may or may not have taken place: nothing is known of these runs now.
-            prepared
-                .names
-                .iter()
-                .for_each(|name| self.cache.forget(name));
+            staging::doubt(&mut self.cache, &prepared);
         }
         result
     }
@@ -204,7 +193,7 @@ impl StreamWriter {
         };
         transaction.commit().await?;
         if let Some(learned) = written.learned {
-            self.remember(prepared, learned);
+            staging::learn(&mut self.cache, prepared, learned);
         }
         Ok(written.appended)
     }
@@ -223,15 +212,12 @@ impl StreamWriter {
             }
         };
         let loaded = self.load_unknown(connection, prepared).await?;
-        let mut runs = self.stage(&loaded, prepared);
+        let mut runs = staging::stage(&self.cache, &loaded, prepared);
         let events = prepared.records.iter().filter_map(|r| r.event);
         known::complete_keys(connection, events, &mut runs).await?;
         let all = 0..prepared.records.len();
         let decision = decide(prepared, all, &mut runs, &HashSet::new(), persisted_at);
-        let staged = runs
-            .into_iter()
-            .map(|run| (run.head_seq, run.chain, run.new_keys))
-            .collect();
+        let staged = staging::staged(runs);
         let decision = self
             .write(connection, batch, decision, persisted_at)
             .await?;
@@ -265,9 +251,7 @@ impl StreamWriter {
         connection: &mut PgConnection,
         prepared: &Prepared<'_>,
     ) -> Result<HashMap<usize, KnownRun>, TryError> {
-        let unknown: Vec<usize> = (0..prepared.runs.len())
-            .filter(|i| !self.cache.touch(&prepared.names[*i]))
-            .collect();
+        let unknown = staging::unknown(&mut self.cache, prepared);
         if unknown.is_empty() {
             return Ok(HashMap::new());
         }
@@ -297,32 +281,6 @@ impl StreamWriter {
             }
         }
         Ok(loaded)
-    }
-
-    fn stage<'k>(
-        &'k self,
-        loaded: &'k HashMap<usize, KnownRun>,
-        prepared: &Prepared<'_>,
-    ) -> Vec<StagedRun<'k>> {
-        let known = |(i, name): (usize, &String)| match loaded.get(&i) {
-            Some(run) => StagedRun::new(run),
-            None => match self.cache.get(name) {
-                Some(run) => StagedRun::new(run),
-                None => unreachable!("load_unknown loads every run that the cache lacks"),
-            },
-        };
-        prepared.names.iter().enumerate().map(known).collect()
-    }
-
-    /// Moves the cache to what was just committed.
-    fn remember(&mut self, prepared: &Prepared<'_>, learned: Learned) {
-        for (i, run) in learned.loaded {
-            self.cache.insert(prepared.names[i].clone(), run);
-        }
-        for (name, (head_seq, chain, new_keys)) in prepared.names.iter().zip(learned.staged) {
-            self.cache.advance(name, head_seq, chain, new_keys);
-        }
-        self.cache.shrink();
     }
 
     async fn checked(
@@ -393,5 +351,5 @@ impl StreamWriter {
 }
 
 fn hole() -> sqlx::Error {
-    sqlx::Error::Protocol("the batch would leave a hole in a run's runSeq".to_owned())
+    sqlx::Error::Protocol("the batch does not continue a run's events in the log".to_owned())
 }

@@ -1,5 +1,8 @@
-//! The fence: who may append a batch now. Called by [`crate::append`] as the first statement of each
-//! of its transactions.
+//! The fence: who may append a batch now. [`lock`] is called by [`crate::append`] as the first
+//! statement of each of its transactions; what the locked row means for the batch is decided by
+//! [`stand`], a pure function, which the model of the protocol runs too (`src/protocol_model`).
+
+use std::ops::Range;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -9,11 +12,58 @@ use crate::append::AppendError;
 use crate::record::Batch;
 use crate::stream::Claim;
 
-/// The state of the stream row under its lock.
-pub(crate) enum Locked {
+/// What the fence reads of a stream row whose generation is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OpenRow {
+    /// The token of the newest claim; none = never claimed.
+    pub(crate) claim: Option<Uuid>,
+    /// The stored offset.
+    pub(crate) next_offset: i64,
+}
+
+/// How a batch stands to the stream row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
     /// The claim is ours and the batch is next.
+    Next,
+    /// The claim is ours and its row is past the batch: the batch was committed before, whole or in
+    /// parts, and the answer was lost. Only the holder of the claim moves the row.
+    Committed,
+    /// The claim is ours and the row is behind the batch: the database went back (failover,
+    /// restore). Or it is within the batch: the caller lost its place.
+    Elsewhere {
+        /// The stored offset.
+        stored: i64,
+    },
+    /// Another process has claimed the partition, or the generation is closed.
+    Fenced,
+}
+
+/// Decides whether the holder of the claim `token` may append the offsets of `batch` now. `row` is the
+/// row of its generation under the lock, `None` where that is closed.
+pub(crate) fn stand(row: Option<OpenRow>, token: Uuid, batch: &Range<i64>) -> Standing {
+    match row {
+        Some(OpenRow {
+            claim: Some(claim),
+            next_offset: stored,
+        }) if claim == token => {
+            if stored == batch.start {
+                Standing::Next
+            } else if stored >= batch.end {
+                Standing::Committed
+            } else {
+                Standing::Elsewhere { stored }
+            }
+        }
+        _ => Standing::Fenced,
+    }
+}
+
+/// The state of the stream row under its lock, where the batch need not go elsewhere.
+pub(crate) enum Locked {
+    /// The batch is next.
     Ours { persisted_at: DateTime<Utc> },
-    /// The claim is ours and the batch was committed before.
+    /// The batch was committed before.
     AlreadyCommitted { now: DateTime<Utc> },
 }
 
@@ -27,24 +77,57 @@ pub(crate) async fn lock(
     claim: &Claim,
     batch: &Batch,
 ) -> Result<Locked, AppendError> {
-    let row: Option<(Option<Uuid>, i64, DateTime<Utc>, String)> =
+    let found: Option<(Option<Uuid>, i64, DateTime<Utc>, String)> =
         sqlx::query_as(include_str!("sql/lock_stream.sql"))
             .bind(claim.stream_id)
             .fetch_optional(connection)
             .await?;
-    match row {
-        Some((Some(token), stored, now, _)) if token == claim.token => {
-            if stored == batch.start {
-                Ok(Locked::Ours { persisted_at: now })
-            } else if stored == batch.end {
-                Ok(Locked::AlreadyCommitted { now })
-            } else {
-                Err(AppendError::Moved {
-                    stored,
-                    start: batch.start,
-                })
+    let row = found.as_ref().map(|(claim, next_offset, ..)| OpenRow {
+        claim: *claim,
+        next_offset: *next_offset,
+    });
+    let now = found.map(|(_, _, now, _)| now);
+    let start = batch.start;
+    match (stand(row, claim.token, &(start..batch.end)), now) {
+        (Standing::Next, Some(persisted_at)) => Ok(Locked::Ours { persisted_at }),
+        (Standing::Committed, Some(now)) => Ok(Locked::AlreadyCommitted { now }),
+        (Standing::Elsewhere { stored }, _) => Err(AppendError::Moved { stored, start }),
+        (Standing::Fenced, _) | (_, None) => Err(AppendError::Fenced),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINE: Uuid = Uuid::from_u128(1);
+    const OTHER: Uuid = Uuid::from_u128(2);
+
+    fn row(claim: Option<Uuid>, next_offset: i64) -> Option<OpenRow> {
+        Some(OpenRow { claim, next_offset })
+    }
+
+    #[test]
+    fn my_batch_is_next_was_committed_or_lies_elsewhere() {
+        for (stored, expected) in [
+            (9, Standing::Elsewhere { stored: 9 }),
+            (10, Standing::Next),
+            (11, Standing::Elsewhere { stored: 11 }),
+            (12, Standing::Committed),
+            (13, Standing::Committed),
+        ] {
+            assert_eq!(stand(row(Some(MINE), stored), MINE, &(10..12)), expected);
+        }
+    }
+
+    #[test]
+    fn another_claim_none_or_a_closed_generation_is_fenced_wherever_the_row_is() {
+        for stored in 9..14 {
+            for claim in [None, Some(OTHER)] {
+                let standing = stand(row(claim, stored), MINE, &(10..12));
+                assert_eq!(standing, Standing::Fenced);
             }
         }
-        _ => Err(AppendError::Fenced),
+        assert_eq!(stand(None, MINE, &(10..12)), Standing::Fenced);
     }
 }

@@ -16,7 +16,7 @@ use crate::record::{Batch, Header, Outcome};
 #[derive(Debug)]
 pub(crate) enum InsertError {
     Sql(sqlx::Error),
-    /// The events would have left a hole in some run's runSeq.
+    /// The events do not continue some run: a hole in its runSeq, or another chain than the log's.
     Hole,
 }
 
@@ -52,6 +52,10 @@ pub(crate) async fn events(
         };
     }
     let payload = |e: &NewEvent<'_>| e.event.payload.as_ref().map(json_text);
+    let firsts = events.chunk_by(|a, b| a.run_no == b.run_no).map(|of_run| &of_run[0]);
+    let (runs, chains_before): (Vec<i64>, Vec<&[u8]>) = firsts
+        .map(|first| (first.run_no, first.previous_chain.0.as_slice()))
+        .unzip();
     let inserted = sqlx::query(include_str!("sql/insert_events.sql"))
         .bind(stream_id)
         .bind(persisted_at)
@@ -73,6 +77,8 @@ pub(crate) async fn events(
         .bind(column!(|e| e.event.plan_version.as_str()))
         .bind(column!(|e| e.event.step_id.as_deref()))
         .bind(column!(payload))
+        .bind(runs)
+        .bind(chains_before)
         .execute(connection)
         .await?
         .rows_affected();

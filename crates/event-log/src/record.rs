@@ -67,10 +67,40 @@ impl Batch {
             && self.records.iter().all(in_range)
             && self.records.windows(2).all(|w| w[0].offset < w[1].offset)
     }
+
+    /// Two batches of half the records each, in order: less work for one transaction.
+    ///
+    /// # Errors
+    /// The batch itself, where it has no two records.
+    pub fn halves(mut self) -> Result<(Self, Self), Self> {
+        let Some(middle) = self.middle() else {
+            return Err(self);
+        };
+        let records = self.records.split_off(self.records.len() / 2);
+        let skipped = middle - self.start - self.records.len() as i64;
+        let second = Self {
+            start: middle,
+            end: self.end,
+            skipped: self.skipped - skipped,
+            records,
+        };
+        let first = Self {
+            end: middle,
+            skipped,
+            ..self
+        };
+        Ok((first, second))
+    }
+
+    /// Where its second half starts: behind the last record of the first.
+    pub(crate) fn middle(&self) -> Option<i64> {
+        let last = (self.records.len() / 2).checked_sub(1)?;
+        self.records.get(last).map(|record| record.offset + 1)
+    }
 }
 
 /// The event that a key already stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Original {
     /// Its identity.
     pub event_id: Uuid,
@@ -81,7 +111,7 @@ pub struct Original {
 }
 
 /// What became of a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// It is an event of the log.
     Appended {
@@ -94,4 +124,52 @@ pub enum Outcome {
     Conflict(Original),
     /// It is a dead letter for this reason.
     DeadLetter(Reason),
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn batch(start: i64, end: i64, offsets: &[i64]) -> Batch {
+        let record = |offset: &i64| Record {
+            offset: *offset,
+            timestamp_ms: None,
+            key: None,
+            value: None,
+            headers: Vec::new(),
+            verdict: Err(Rejection::new(Reason::Tombstone, "")),
+        };
+        Batch {
+            start,
+            end,
+            skipped: end - start - offsets.len() as i64,
+            records: offsets.iter().map(record).collect(),
+        }
+    }
+
+    fn shape(batch: &Batch) -> (i64, i64, i64, Vec<i64>) {
+        let offsets = batch.records.iter().map(|r| r.offset).collect();
+        (batch.start, batch.end, batch.skipped, offsets)
+    }
+
+    #[test]
+    fn halves_follow_each_other_and_account_for_every_offset() {
+        // Two offsets before the first record, one in the middle, three behind the last.
+        let (first, second) = batch(10, 19, &[12, 13, 15]).halves().unwrap();
+        assert_eq!(shape(&first), (10, 13, 2, vec![12]));
+        assert_eq!(shape(&second), (13, 19, 4, vec![13, 15]));
+        assert!(first.is_accounted() && second.is_accounted());
+        let (second, third) = second.halves().unwrap();
+        assert_eq!(shape(&second), (13, 14, 0, vec![13]));
+        assert_eq!(shape(&third), (14, 19, 4, vec![15]));
+    }
+
+    #[test]
+    fn a_batch_of_one_record_or_none_has_no_halves() {
+        for offsets in [&[][..], &[12]] {
+            let whole = batch(10, 19, offsets).halves().unwrap_err();
+            assert_eq!(shape(&whole), shape(&batch(10, 19, offsets)));
+        }
+    }
 }

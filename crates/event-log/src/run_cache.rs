@@ -20,7 +20,7 @@ pub(crate) struct KnownKey {
 }
 
 /// One run as far as it is known.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct KnownRun {
     pub(crate) run_no: i64,
     /// The last runSeq; 0 = no events.
@@ -67,7 +67,7 @@ pub(crate) fn run_name(tenant_id: &str, run_id: &str) -> String {
 }
 
 /// Runs by name, the least recently used dropped first.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct RunCache {
     runs: LruCache<String, KnownRun>,
     /// Keys in all runs: what the memory goes with.
@@ -95,6 +95,12 @@ impl RunCache {
     /// Marks a run as just used; whether it is known.
     pub(crate) fn touch(&mut self, name: &str) -> bool {
         self.runs.get(name).is_some()
+    }
+
+    /// Everything that is known, in no order: for the model of the protocol.
+    #[cfg(test)]
+    pub(crate) fn runs(&self) -> impl Iterator<Item = (&String, &KnownRun)> {
+        self.runs.iter()
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&KnownRun> {
