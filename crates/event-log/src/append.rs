@@ -172,6 +172,16 @@ impl StreamWriter {
         result
     }
 
+    /// Asks whether the claim still holds its partition at `next`, where its next batch starts. To be
+    /// asked now and then while there is nothing to append: a database that went back by a failover
+    /// would else be noticed only with the next record, and what it lost would wait for that one.
+    ///
+    /// # Errors
+    /// [`AppendError::Fenced`], [`AppendError::Moved`], or the database's.
+    pub async fn look(&self, pool: &PgPool, next: i64) -> Result<(), AppendError> {
+        fence::look(pool, &self.claim, next).await
+    }
+
     async fn append_prepared(
         &mut self,
         pool: &PgPool,

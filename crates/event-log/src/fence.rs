@@ -1,11 +1,12 @@
 //! The fence: who may append a batch now. [`lock`] is called by [`crate::append`] as the first
-//! statement of each of its transactions; what the locked row means for the batch is decided by
-//! [`stand`], a pure function, which the model of the protocol runs too (`src/protocol_model`).
+//! statement of each of its transactions, [`look`] where there is nothing to append. What the row means
+//! is decided by [`stand`], a pure function, which the model of the protocol runs too
+//! (`src/protocol_model`).
 
 use std::ops::Range;
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use crate::append::AppendError;
@@ -92,6 +93,31 @@ pub(crate) async fn lock(
         (Standing::Next, Some(persisted_at)) => Ok(Locked::Ours { persisted_at }),
         (Standing::Committed, Some(now)) => Ok(Locked::AlreadyCommitted { now }),
         (Standing::Elsewhere { stored }, _) => Err(AppendError::Moved { stored, start }),
+        (Standing::Fenced, _) | (_, None) => Err(AppendError::Fenced),
+    }
+}
+
+/// Compares the stream row with where the holder of the claim goes on, without a lock.
+///
+/// # Errors
+/// [`AppendError::Fenced`], [`AppendError::Moved`], or the database's.
+pub(crate) async fn look(pool: &PgPool, claim: &Claim, next: i64) -> Result<(), AppendError> {
+    let found: Option<(Option<Uuid>, i64)> = sqlx::query_as(
+        "SELECT claim, next_offset FROM event_log.stream WHERE stream_id = $1 AND closed_at IS NULL",
+    )
+    .bind(claim.stream_id)
+    .fetch_optional(pool)
+    .await?;
+    let row = found.map(|(claim, next_offset)| OpenRow { claim, next_offset });
+    let stored = row.map(|row| row.next_offset);
+    match (stand(row, claim.token, &(next..next)), stored) {
+        (Standing::Next, _) => Ok(()),
+        (Standing::Committed | Standing::Elsewhere { .. }, Some(stored)) => {
+            Err(AppendError::Moved {
+                stored,
+                start: next,
+            })
+        }
         (Standing::Fenced, _) | (_, None) => Err(AppendError::Fenced),
     }
 }

@@ -52,7 +52,9 @@ pub(crate) async fn events(
         };
     }
     let payload = |e: &NewEvent<'_>| e.event.payload.as_ref().map(json_text);
-    let firsts = events.chunk_by(|a, b| a.run_no == b.run_no).map(|of_run| &of_run[0]);
+    let firsts = events
+        .chunk_by(|a, b| a.run_no == b.run_no)
+        .map(|of_run| &of_run[0]);
     let (runs, chains_before): (Vec<i64>, Vec<&[u8]>) = firsts
         .map(|first| (first.run_no, first.previous_chain.0.as_slice()))
         .unzip();

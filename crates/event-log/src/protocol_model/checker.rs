@@ -160,7 +160,10 @@ impl<A: Copy> Graph<A> {
                 }
             }
         }
-        assert_eq!(done, count, "the states form a cycle: a schedule need not end");
+        assert_eq!(
+            done, count,
+            "the states form a cycle: a schedule need not end"
+        );
         (total, depth.into_iter().max().unwrap_or(0))
     }
 }
@@ -317,7 +320,12 @@ mod tests {
         };
         // A grid of 4 x 4, and 6! / (3! 3!) ways through it.
         assert_eq!(
-            (explored.states, explored.transitions, explored.interleavings, explored.longest),
+            (
+                explored.states,
+                explored.transitions,
+                explored.interleavings,
+                explored.longest
+            ),
             (16, 24, 20, 6)
         );
     }

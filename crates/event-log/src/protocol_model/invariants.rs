@@ -36,28 +36,44 @@ fn check_stream(kafka: &Kafka, log: &Log, number: usize, row: &StreamRow) -> Che
     for offset in row.start..row.next {
         let place = || format!("offset {offset} of {name}");
         let slot = kafka.slot(row.partition, offset);
-        let is_event = log.events.values().any(|e| (e.stream, e.offset) == (number, offset));
+        let is_event = log
+            .events
+            .values()
+            .any(|e| (e.stream, e.offset) == (number, offset));
         let letter = log.letters.get(&(number, offset));
         match (slot, is_event, letter) {
             (Slot::Gap, false, None) => skipped += 1,
-            (Slot::Gap, ..) => return Err(format!("I2: {} holds no record, and is in the log", place())),
+            (Slot::Gap, ..) => {
+                return Err(format!(
+                    "I2: {} holds no record, and is in the log",
+                    place()
+                ));
+            }
             (_, true, None) => appended += 1,
-            (_, true, Some(_)) => return Err(format!("I1: {} is an event and a dead letter", place())),
+            (_, true, Some(_)) => {
+                return Err(format!("I1: {} is an event and a dead letter", place()));
+            }
             (_, false, Some(reason)) => {
                 let is_justified = is_justified(log, slot, row.generation > 1, *reason);
-                ensure(is_justified, || format!("I1: {} is a dead letter for {reason}", place()))?;
+                ensure(is_justified, || {
+                    format!("I1: {} is a dead letter for {reason}", place())
+                })?;
                 dead_lettered += 1;
             }
             (_, false, None) => {
                 let is_duplicate = is_duplicate(log, slot, row.generation > 1);
-                ensure(is_duplicate, || format!("I1: {} was read, and is lost", place()))?;
+                ensure(is_duplicate, || {
+                    format!("I1: {} was read, and is lost", place())
+                })?;
                 duplicates += 1;
             }
         }
     }
     let found = (appended, duplicates, dead_lettered, skipped);
     let booked = (row.appended, row.duplicates, row.dead_lettered, row.skipped);
-    ensure(found == booked, || format!("I5: the ledger of {name} says {booked:?}, and it is {found:?}"))
+    ensure(found == booked, || {
+        format!("I5: the ledger of {name} says {booked:?}, and it is {found:?}")
+    })
 }
 
 fn is_duplicate(log: &Log, slot: Slot, is_read_again: bool) -> bool {
@@ -90,7 +106,10 @@ fn with_key(log: &Log, spec: Spec) -> Option<(Place, &EventRow)> {
     let is_it = |((run, _), row): &(&Place, &EventRow)| {
         (*run, row.key) == (spec.run_no(), spec.idempotency_key())
     };
-    log.events.iter().find(is_it).map(|(place, row)| (*place, row))
+    log.events
+        .iter()
+        .find(is_it)
+        .map(|(place, row)| (*place, row))
 }
 
 /// I2 and I3: each event is the record at its offset; no key, event id or record is there twice; and
@@ -101,22 +120,34 @@ fn check_events(kafka: &Kafka, log: &Log) -> Checked {
         let stream = &log.streams[row.stream];
         let place = || format!("offset {} of partition {}", row.offset, stream.partition);
         let is_read = (stream.start..stream.next).contains(&row.offset);
-        ensure(is_read, || format!("I2: {} is in the log, and was not read", place()))?;
+        ensure(is_read, || {
+            format!("I2: {} is in the log, and was not read", place())
+        })?;
         let sent = kafka.slot(stream.partition, row.offset).spec();
         let is_sent = sent.is_some_and(|spec| {
-            (spec.run_no(), spec.idempotency_key(), spec.event_id()) == (*run, row.key, row.event_id)
+            (spec.run_no(), spec.idempotency_key(), spec.event_id())
+                == (*run, row.key, row.event_id)
         });
-        ensure(is_sent, || format!("I2: the event of {} was not sent", place()))?;
-        ensure(keys.insert((run, row.key)), || format!("I3: the key of {} is there twice", place()))?;
-        ensure(ids.insert(row.event_id), || format!("I3: the event id of {} is there twice", place()))?;
+        ensure(is_sent, || {
+            format!("I2: the event of {} was not sent", place())
+        })?;
+        ensure(keys.insert((run, row.key)), || {
+            format!("I3: the key of {} is there twice", place())
+        })?;
+        ensure(ids.insert(row.event_id), || {
+            format!("I3: the event id of {} is there twice", place())
+        })?;
         let is_new = records.insert((stream.partition, row.offset));
         ensure(is_new, || format!("I3: {} is there twice", place()))?;
         for earlier in stream.start..row.offset {
-            let same = kafka.slot(stream.partition, earlier).spec().is_some_and(|spec| {
-                (spec.run_no(), spec.idempotency_key()) == (*run, row.key)
-            });
+            let same = kafka
+                .slot(stream.partition, earlier)
+                .spec()
+                .is_some_and(|spec| (spec.run_no(), spec.idempotency_key()) == (*run, row.key));
             let letter = log.letters.contains_key(&(row.stream, earlier));
-            ensure(!same || letter, || format!("I3: {} came before its first offset {earlier}", place()))?;
+            ensure(!same || letter, || {
+                format!("I3: {} came before its first offset {earlier}", place())
+            })?;
         }
     }
     Ok(())
@@ -128,10 +159,14 @@ fn check_runs(log: &Log) -> Checked {
     let mut offsets: HashMap<(i64, usize), i64> = HashMap::new();
     for ((run, seq), row) in &log.events {
         let (before, chain) = heads.get(run).copied().unwrap_or((0, Digest::CHAIN_START));
-        ensure(*seq == before + 1, || format!("I4: run {run} has {seq} after {before}"))?;
+        ensure(*seq == before + 1, || {
+            format!("I4: run {run} has {seq} after {before}")
+        })?;
         let emitted = run_events::Micros(0);
         let expected = chain_digest(chain, *seq, row.event_id, row.key, emitted, 1, row.content);
-        ensure(row.chain == expected, || format!("the chain of run {run} is broken at {seq}"))?;
+        ensure(row.chain == expected, || {
+            format!("the chain of run {run} is broken at {seq}")
+        })?;
         heads.insert(*run, (*seq, row.chain));
         if let Some(last) = offsets.insert((*run, row.stream), row.offset) {
             ensure(last < row.offset, || {
@@ -150,9 +185,14 @@ pub(crate) fn check_transition(before: &Log, after: &Log) -> Checked {
         })?;
     }
     let is_there = |(place, row): (&Place, &EventRow)| {
-        after.events.get(place).is_some_and(|now| now.chain == row.chain)
+        after
+            .events
+            .get(place)
+            .is_some_and(|now| now.chain == row.chain)
     };
-    ensure(before.events.iter().all(is_there), || "an event changed or went away".to_owned())
+    ensure(before.events.iter().all(is_there), || {
+        "an event changed or went away".to_owned()
+    })
 }
 
 /// Only the holder of the newest claim commits.
@@ -173,7 +213,10 @@ pub(crate) fn check_outcomes(
     seen: &mut Seen,
 ) -> Checked {
     let writes = Writes::default();
-    let view = View { log, writes: &writes };
+    let view = View {
+        log,
+        writes: &writes,
+    };
     for (record, outcome) in kafka.cut(batch).prepared.records.iter().zip(&plan.outcomes) {
         let offset = record.record.offset;
         let original = record.event.and_then(|e| {
@@ -195,17 +238,29 @@ pub(crate) fn check_outcomes(
             }
             Outcome::DeadLetter(reason) => letter == Some(*reason),
         };
-        ensure(is_true, || format!("the worker is told {outcome:?} of offset {offset}"))?;
+        ensure(is_true, || {
+            format!("the worker is told {outcome:?} of offset {offset}")
+        })?;
         note(kafka, log, batch, offset, outcome, seen);
     }
     Ok(())
 }
 
-fn note(kafka: &Kafka, log: &Log, batch: &BatchId, offset: i64, outcome: &Outcome, seen: &mut Seen) {
+fn note(
+    kafka: &Kafka,
+    log: &Log,
+    batch: &BatchId,
+    offset: i64,
+    outcome: &Outcome,
+    seen: &mut Seen,
+) {
     let slot = kafka.slot(batch.partition, offset);
     match outcome {
         Outcome::Duplicate(original) => {
-            let held = log.events.values().find(|row| row.event_id == original.event_id);
+            let held = log
+                .events
+                .values()
+                .find(|row| row.event_id == original.event_id);
             let from = held.map(|row| &log.streams[row.stream]);
             let is_elsewhere = from.is_some_and(|row| row.partition != batch.partition);
             count(seen, "a duplicate");
@@ -216,7 +271,10 @@ fn note(kafka: &Kafka, log: &Log, batch: &BatchId, offset: i64, outcome: &Outcom
         Outcome::Conflict(_) => count(seen, "a conflict"),
         Outcome::DeadLetter(Reason::EventIdReused) => count(seen, "a reused event id"),
         Outcome::Appended { .. } if matches!(slot, Slot::RefusedAtFirst(_)) => {
-            count(seen, "a record that was refused is appended on the second reading");
+            count(
+                seen,
+                "a record that was refused is appended on the second reading",
+            );
         }
         _ => {}
     }
@@ -230,11 +288,16 @@ pub(crate) fn check_recovered(kafka: &Kafka, log: &Log, stream: usize, batch: &B
     for record in &kafka.cut(batch).batch.records {
         let offset = record.offset;
         let slot = kafka.slot(batch.partition, offset);
-        let is_event = log.events.values().any(|e| (e.stream, e.offset) == (stream, offset));
+        let is_event = log
+            .events
+            .values()
+            .any(|e| (e.stream, e.offset) == (stream, offset));
         let is_there = is_event
             || log.letters.contains_key(&(stream, offset))
             || is_duplicate(log, slot, batch.is_read_again);
-        ensure(is_there, || format!("offset {offset} was committed before, and is nowhere"))?;
+        ensure(is_there, || {
+            format!("offset {offset} was committed before, and is nowhere")
+        })?;
     }
     Ok(())
 }
@@ -252,7 +315,10 @@ pub(crate) fn check_end(scenario: &Scenario, state: &State, seen: &mut Seen) -> 
             let stopped = matches!(worker.work, Work::Stopped(_));
             let is_owner = worker.partition == partition && worker.held.as_ref().is_some_and(owns);
             ensure(is_done || stopped || !is_owner, || {
-                format!("partition {partition} stands still, and its owner lives")
+                format!(
+                    "I1: offset {} of partition {partition} is never read",
+                    row.next
+                )
             })?;
         }
     }

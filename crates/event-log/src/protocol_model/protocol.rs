@@ -1,19 +1,20 @@
 //! The protocol as a state machine: workers, PostgreSQL, what may go wrong, and an operator.
 
-use std::hash::Hash;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::checker::{Model, Seen};
+use super::checker::{Model, Seen, fingerprint};
 use super::database::{Log, Session, Stamped, StreamRow};
 use super::invariants;
 use super::kafka::BatchId;
 use super::scenario::{Budget, ReadsFrom, Scenario};
-use super::worker::{Step, Work, Worker};
+use super::worker::{Held, Step, Work, Worker};
+use crate::fence::Standing;
 
 /// Everything there is at one moment.
-#[derive(Debug, Clone, Hash)]
+#[derive(Debug, Clone)]
 pub(crate) struct State {
     pub(crate) log: Arc<Stamped<Log>>,
     /// What was committed before, the newest last, as far as a failover may go back.
@@ -27,13 +28,35 @@ pub(crate) struct State {
     tokens: u128,
 }
 
+/// Workers of one partition have no names: two states that differ in who of them is who are one.
+impl Hash for State {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let mut workers: Vec<_> = self
+            .workers
+            .iter()
+            .map(|worker| (worker.partition, fingerprint(worker)))
+            .collect();
+        workers.sort_unstable();
+        let mut orphans: Vec<_> = self.orphans.iter().map(fingerprint).collect();
+        orphans.sort_unstable();
+        (&self.log, &self.past, workers, orphans).hash(state);
+        (&self.kafka_offsets, self.left, self.tokens).hash(state);
+    }
+}
+
 /// What may happen. Workers and orphans by their place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     /// The group gives the partition to this worker, which claims it.
     Claim(usize),
     /// A worker cuts a batch up to an offset.
-    Gather { worker: usize, end: i64, lacks_a_record: bool },
+    Gather {
+        worker: usize,
+        end: i64,
+        lacks_a_record: bool,
+    },
+    /// A worker with nothing to append looks at its stream row, which is not as it left it.
+    Look(usize),
     /// A worker's next statement.
     Statement(usize),
     /// The server commits what a worker asked it to.
@@ -53,7 +76,10 @@ pub(crate) enum Action {
     OrphanApplies(usize),
     /// The server notices that a client is gone, and rolls back.
     OrphanEnds(usize),
-    Rewind { partition: usize, to: i64 },
+    Rewind {
+        partition: usize,
+        to: i64,
+    },
     /// The database goes back by this many commits.
     Failover(usize),
 }
@@ -81,11 +107,17 @@ impl State {
                 let stream = self.log.open_stream(me.partition);
                 Box::new(move |session| session.stream == Some(stream))
             }
-            Work::Append { step: Step::Lock, .. } => {
+            Work::Append {
+                step: Step::Lock, ..
+            } => {
                 let stream = me.held.as_ref()?.stream;
                 Box::new(move |session| session.stream == Some(stream))
             }
-            Work::Append { batch, is_checked, step: Step::Locate } => {
+            Work::Append {
+                batch,
+                is_checked,
+                step: Step::Locate,
+            } => {
                 let runs = me.runs_to_locate(scenario.kafka.cut(batch), *is_checked);
                 let (is_checked, log) = (*is_checked, Arc::clone(&self.log));
                 Box::new(move |session| {
@@ -95,7 +127,10 @@ impl State {
                         || is_checked && session.holds_run(&runs)
                 })
             }
-            Work::Append { step: Step::Insert(plan), .. } => {
+            Work::Append {
+                step: Step::Insert(plan),
+                ..
+            } => {
                 let plan = Arc::clone(plan);
                 Box::new(move |session| session.holds_any_of(&plan.events))
             }
@@ -124,7 +159,9 @@ impl State {
 
     fn row_is_locked(&self, stream: usize) -> bool {
         let locks = |session: &Session| session.stream == Some(stream);
-        self.workers.iter().any(|w| w.session.as_ref().is_some_and(locks))
+        self.workers
+            .iter()
+            .any(|w| w.session.as_ref().is_some_and(locks))
             || self.orphans.iter().any(|(session, _)| locks(session))
     }
 }
@@ -217,18 +254,37 @@ impl Scenario {
                 return;
             }
             (Work::Idle, Some(held)) => {
+                if self.rules.idle_workers_look && self.stands(state, held) != Standing::Next {
+                    actions.push(Action::Look(worker));
+                }
                 for end in self.kafka.ends(me.partition, held.next, self.most_records) {
-                    let gather = |lacks_a_record| Action::Gather { worker, end, lacks_a_record };
+                    let gather = |lacks_a_record| Action::Gather {
+                        worker,
+                        end,
+                        lacks_a_record,
+                    };
                     actions.push(gather(false));
                     if left.lost_records > 0 {
                         actions.push(gather(true));
                     }
                 }
             }
-            (Work::Append { step: Step::Sent(_), .. }, _) if me.session.is_some() => {
+            (
+                Work::Append {
+                    step: Step::Sent(_),
+                    ..
+                },
+                _,
+            ) if me.session.is_some() => {
                 actions.push(Action::Apply(worker));
             }
-            (Work::Append { step: Step::Applied(_), .. }, _) => {
+            (
+                Work::Append {
+                    step: Step::Applied(_),
+                    ..
+                },
+                _,
+            ) => {
                 actions.push(Action::Answer(worker));
             }
             (Work::Append { .. }, _) => {
@@ -251,9 +307,19 @@ impl Scenario {
                 left.claims -= 1;
                 self.claim(state, worker, seen)
             }
-            Action::Gather { worker, end, lacks_a_record } => {
+            Action::Gather {
+                worker,
+                end,
+                lacks_a_record,
+            } => {
                 left.lost_records -= u8::from(lacks_a_record);
                 self.gather(state, worker, end, lacks_a_record, seen);
+                Ok(())
+            }
+            Action::Look(worker) => {
+                let me = &mut state.workers[worker];
+                me.let_go();
+                count(seen, "an idle worker finds its stream row changed");
                 Ok(())
             }
             Action::Statement(worker) => self.statement(state, worker, seen),
@@ -294,6 +360,12 @@ impl Scenario {
                 Ok(())
             }
         }
+    }
+
+    /// [`crate::fence::look`].
+    fn stands(&self, state: &State, held: &Held) -> Standing {
+        let row = state.log.open_row(held.stream);
+        (self.rules.stand)(row, held.token, &(held.next..held.next))
     }
 
     fn claim(&self, state: &mut State, worker: usize, seen: &mut Seen) -> Result<(), String> {

@@ -2,6 +2,7 @@
 //! are the product's unless a test replaces one to see it missed.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use uuid::Uuid;
 
@@ -11,7 +12,7 @@ use crate::record::Batch;
 
 /// A model's size and rules.
 pub(crate) struct Scenario {
-    pub(crate) kafka: Kafka,
+    pub(crate) kafka: Rc<Kafka>,
     /// Which partition each worker reads. Several of one partition: owner, zombie, successor.
     pub(crate) workers: Vec<usize>,
     /// Records in a batch, at most.
@@ -23,7 +24,7 @@ pub(crate) struct Scenario {
 impl Scenario {
     pub(crate) fn new(partitions: Vec<Vec<Slot>>, workers: Vec<usize>, budget: Budget) -> Self {
         Self {
-            kafka: Kafka::new(partitions),
+            kafka: Rc::new(Kafka::new(partitions)),
             workers,
             most_records: 2,
             budget,
@@ -31,8 +32,14 @@ impl Scenario {
         }
     }
 
-    pub(crate) fn ruled_by(self, rules: Rules) -> Self {
-        Self { rules, ..self }
+    /// The same with other rules.
+    pub(crate) fn ruled_by(&self, rules: Rules) -> Self {
+        Self {
+            kafka: Rc::clone(&self.kafka),
+            workers: self.workers.clone(),
+            rules,
+            ..*self
+        }
     }
 }
 
@@ -70,6 +77,10 @@ pub(crate) struct Rules {
     pub(crate) chain_is_checked: bool,
     pub(crate) cache_moves: CacheMoves,
     pub(crate) reads_from: ReadsFrom,
+    /// That a zombie commits is broken in itself, whatever comes of it.
+    pub(crate) zombies_may_not_commit: bool,
+    /// A worker with nothing to append looks at its stream row now and then.
+    pub(crate) idle_workers_look: bool,
 }
 
 /// When the run cache moves to what a batch added.
@@ -99,6 +110,8 @@ impl Rules {
             chain_is_checked: true,
             cache_moves: CacheMoves::WhenCommitted,
             reads_from: ReadsFrom::StreamRow,
+            zombies_may_not_commit: true,
+            idle_workers_look: true,
         }
     }
 
@@ -142,6 +155,14 @@ impl Rules {
     pub(crate) fn with_the_cache_kept_after_an_unknown_commit() -> Self {
         Self {
             cache_moves: CacheMoves::WhenSent,
+            ..Self::of_the_product()
+        }
+    }
+
+    /// Only a batch finds out that the database went back.
+    pub(crate) fn without_a_look_while_idle() -> Self {
+        Self {
+            idle_workers_look: false,
             ..Self::of_the_product()
         }
     }

@@ -23,7 +23,14 @@ impl Scenario {
         seen: &mut Seen,
     ) -> Result<(), String> {
         let me = &state.workers[worker];
-        let (Work::Append { batch, is_checked, step }, Some(held)) = (me.work.clone(), &me.held)
+        let (
+            Work::Append {
+                batch,
+                is_checked,
+                step,
+            },
+            Some(held),
+        ) = (me.work.clone(), &me.held)
         else {
             return Ok(());
         };
@@ -62,7 +69,9 @@ impl Scenario {
                 let plan = decide_fast(view, cut, &self.kafka, &batch, &held, &loaded);
                 Step::Insert(plan.stamped())
             }
-            Step::Insert(plan) => return self.insert(state, worker, batch, is_checked, &plan, seen),
+            Step::Insert(plan) => {
+                return self.insert(state, worker, batch, is_checked, &plan, seen);
+            }
             Step::Commit(plan) => {
                 if self.rules.cache_moves == CacheMoves::WhenSent {
                     self.learn(state, worker, &batch, &plan);
@@ -177,7 +186,8 @@ impl Scenario {
         batch: &BatchId,
         plan: &Plan,
     ) -> super::database::StreamRow {
-        let count = |is: fn(&Outcome) -> bool| plan.outcomes.iter().filter(|o| is(o)).count() as i64;
+        let count =
+            |is: fn(&Outcome) -> bool| plan.outcomes.iter().filter(|o| is(o)).count() as i64;
         let mut row = row.clone();
         row.appended += count(|o| matches!(o, Outcome::Appended { .. }));
         row.duplicates += count(|o| matches!(o, Outcome::Duplicate(_)));
@@ -199,21 +209,34 @@ impl Scenario {
         seen: &mut Seen,
     ) -> Result<(), String> {
         let me = &mut state.workers[worker];
-        let (Work::Append { batch, is_checked, step: Step::Sent(plan) }, Some(held), Some(session)) =
-            (me.work.clone(), me.held.clone(), me.session.take())
+        let (
+            Work::Append {
+                batch,
+                is_checked,
+                step: Step::Sent(plan),
+            },
+            Some(held),
+            Some(session),
+        ) = (me.work.clone(), me.held.clone(), me.session.take())
         else {
             return Ok(());
         };
         me.work = append(batch, is_checked, Step::Applied(Arc::clone(&plan)));
-        invariants::check_committer(&state.log, &held)?;
+        if self.rules.zombies_may_not_commit {
+            invariants::check_committer(&state.log, &held)?;
+        }
         let log = state.log.with(&session.writes);
-        invariants::check_outcomes(&self.kafka, &log, &held, &batch, &plan, seen)?;
-        state.committed(self, log)
+        state.committed(self, log)?;
+        invariants::check_outcomes(&self.kafka, &state.log, &held, &batch, &plan, seen)
     }
 
     /// The commit's answer, or that it took place before, reaches the worker.
     pub(crate) fn answer(&self, state: &mut State, worker: usize, seen: &mut Seen) {
-        let Work::Append { batch, step: Step::Applied(plan), .. } = state.workers[worker].work.clone()
+        let Work::Append {
+            batch,
+            step: Step::Applied(plan),
+            ..
+        } = state.workers[worker].work.clone()
         else {
             return;
         };
@@ -255,7 +278,13 @@ impl Scenario {
             Action::Crash(worker) => {
                 left.crashes -= 1;
                 let me = &mut state.workers[worker];
-                let is_sent = matches!(&me.work, Work::Append { step: Step::Sent(_), .. });
+                let is_sent = matches!(
+                    &me.work,
+                    Work::Append {
+                        step: Step::Sent(_),
+                        ..
+                    }
+                );
                 let session = me.session.take();
                 me.let_go();
                 if let Some(session) = session {
@@ -267,7 +296,9 @@ impl Scenario {
                 left.lost_answers -= 1;
                 let me = &mut state.workers[worker];
                 let session = me.session.take();
-                let Work::Append { batch, .. } = me.work else { return };
+                let Work::Append { batch, .. } = me.work else {
+                    return;
+                };
                 if let Some(session) = session {
                     count(seen, "a COMMIT is on its way when its connection breaks");
                     state.orphan(session, true);
@@ -301,7 +332,10 @@ impl Scenario {
         let half = match self.kafka.cut(&batch).batch.middle() {
             Some(middle) => {
                 count(seen, "a batch that takes too long is halved");
-                BatchId { end: middle, ..batch }
+                BatchId {
+                    end: middle,
+                    ..batch
+                }
             }
             None => batch,
         };

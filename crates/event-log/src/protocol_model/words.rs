@@ -13,29 +13,63 @@ pub(crate) fn describe(scenario: &Scenario, state: &State, action: Action) -> St
     };
     match action {
         Action::Claim(w) => format!("{} claims", name(w)),
-        Action::Gather { worker, end, lacks_a_record } => {
-            let from = state.workers[worker].held.as_ref().map_or(0, |held| held.next);
-            let lost = if lacks_a_record { ", and loses a record of it" } else { "" };
+        Action::Gather {
+            worker,
+            end,
+            lacks_a_record,
+        } => {
+            let from = state.workers[worker]
+                .held
+                .as_ref()
+                .map_or(0, |held| held.next);
+            let lost = if lacks_a_record {
+                ", and loses a record of it"
+            } else {
+                ""
+            };
             format!("{} cuts the batch {from}..{end}{lost}", name(worker))
         }
+        Action::Look(w) => format!(
+            "{} looks, finds its stream row changed, and gives up",
+            name(w)
+        ),
         Action::Statement(w) => format!("{} {}", name(w), statement(scenario, state, w)),
         Action::Apply(w) => format!("the server commits {}", of_batch(state, w)),
-        Action::Answer(w) => format!("{} is told that {} is committed", name(w), of_batch(state, w)),
-        Action::LoseAnswer(w) => format!("{} loses its connection, the COMMIT's answer unknown", name(w)),
+        Action::Answer(w) => format!(
+            "{} is told that {} is committed",
+            name(w),
+            of_batch(state, w)
+        ),
+        Action::LoseAnswer(w) => format!(
+            "{} loses its connection, the COMMIT's answer unknown",
+            name(w)
+        ),
         Action::Crash(w) => format!("{} is killed", name(w)),
-        Action::EndSession(w) => format!("the server ends the session of {} and rolls back", name(w)),
+        Action::EndSession(w) => {
+            format!("the server ends the session of {} and rolls back", name(w))
+        }
         Action::Cancel(w) => format!("the server cancels a statement of {}", name(w)),
         Action::Deadlock(w) => format!("the server breaks a deadlock by an error for {}", name(w)),
         Action::OrphanApplies(_) => "the server commits for a client that is gone".to_owned(),
         Action::OrphanEnds(_) => "the server rolls back for a client that is gone".to_owned(),
-        Action::Rewind { partition, to } => format!("an operator rewinds partition {partition} to {to}"),
+        Action::Rewind { partition, to } => {
+            format!("an operator rewinds partition {partition} to {to}")
+        }
         Action::Failover(back) => format!("the database goes back by {back} commits"),
     }
 }
 
 fn statement(scenario: &Scenario, state: &State, worker: usize) -> String {
     let me = &state.workers[worker];
-    let (Work::Append { batch, is_checked, step }, Some(held)) = (&me.work, &me.held) else {
+    let (
+        Work::Append {
+            batch,
+            is_checked,
+            step,
+        },
+        Some(held),
+    ) = (&me.work, &me.held)
+    else {
         return "does nothing".to_owned();
     };
     let BatchId { start, end, .. } = batch;

@@ -221,11 +221,7 @@ pub(crate) fn decide_checked(
     plan
 }
 
-fn decide_range<'b>(
-    view: View<'_>,
-    cut: &'b Cut,
-    range: std::ops::Range<usize>,
-) -> Decision<'b> {
+fn decide_range<'b>(view: View<'_>, cut: &'b Cut, range: std::ops::Range<usize>) -> Decision<'b> {
     let runs = 0..cut.prepared.runs.len();
     let known: Vec<KnownRun> = runs
         .map(|i| run_no(cut, i))
@@ -261,9 +257,9 @@ fn complete_keys(
 }
 
 fn is_refused(kafka: &Kafka, batch: &BatchId, events: &[(Place, EventRow)]) -> bool {
-    events.iter().any(|(_, row)| {
-        matches!(kafka.slot(batch.partition, row.offset), Slot::Unstorable(_))
-    })
+    events
+        .iter()
+        .any(|(_, row)| matches!(kafka.slot(batch.partition, row.offset), Slot::Unstorable(_)))
 }
 
 impl Plan {
@@ -287,9 +283,8 @@ impl Plan {
             self.events.push(((new.run_no, new.run_seq), row));
             self.previous_chains.push(new.previous_chain);
         }
-        let letter = |l: &crate::decide::NewDeadLetter<'_>| {
-            ((stream, l.record.offset), l.rejection.reason)
-        };
+        let letter =
+            |l: &crate::decide::NewDeadLetter<'_>| ((stream, l.record.offset), l.rejection.reason);
         self.letters.extend(dead_letters.iter().map(letter));
     }
 
@@ -302,7 +297,11 @@ impl Plan {
 
     pub(crate) fn stamped(self) -> Arc<Stamped<Self>> {
         let learned = self.learned.as_ref().map(|learned| {
-            let mut loaded: Vec<_> = learned.loaded.iter().map(|(i, run)| (*i, identity(run))).collect();
+            let mut loaded: Vec<_> = learned
+                .loaded
+                .iter()
+                .map(|(i, run)| (*i, identity(run)))
+                .collect();
             loaded.sort();
             let staged = learned.staged.iter();
             let staged: Vec<_> = staged
