@@ -9,8 +9,9 @@ use run_events::{Digest, Reason};
 use super::checker::Seen;
 use super::database::{EventRow, Log, Place, StreamRow, View, Writes};
 use super::kafka::{BatchId, Kafka, Slot, Spec};
-use super::protocol::{State, count};
+use super::protocol::count;
 use super::scenario::Scenario;
+use super::state::State;
 use super::worker::{Held, Plan, Work};
 use crate::record::Outcome;
 

@@ -4,8 +4,8 @@
 //! The decisions are the product's own code: the fence ([`crate::fence::stand`]), the rules of the run
 //! cache ([`crate::staging`]), what becomes of each record ([`crate::decide`]), whether a batch
 //! accounts for its offsets and where it is halved ([`crate::record`]). What is modelled is the world
-//! around them: Kafka ([`kafka`]), PostgreSQL ([`database`]), the order of the statements ([`worker`],
-//! [`steps`]) and what may go wrong ([`protocol`]). [`invariants`] says what must hold.
+//! around them: Kafka ([`kafka`]), PostgreSQL ([`database`], [`state`]), the order of the statements
+//! ([`worker`], [`steps`]) and what may go wrong ([`protocol`]). [`invariants`] says what must hold.
 //!
 //! A process that is frozen and comes back is one that is not scheduled for a while, so every schedule
 //! has some. Each rule can be replaced by a wrong one ([`scenario::Rules`]): tests that see it found.
@@ -20,6 +20,7 @@ mod invariants;
 mod kafka;
 mod protocol;
 mod scenario;
+mod state;
 mod steps;
 mod tests;
 mod words;

@@ -7,8 +7,9 @@ use super::checker::Seen;
 use super::database::{Refused, Session, Stamped, View, Writes};
 use super::invariants;
 use super::kafka::BatchId;
-use super::protocol::{Action, State, append, count};
+use super::protocol::{Action, append, count};
 use super::scenario::{CacheMoves, ReadsFrom, Scenario};
+use super::state::State;
 use super::worker::{Held, Plan, Step, Work, decide_checked, decide_fast, load};
 use crate::fence::Standing;
 use crate::record::Outcome;
@@ -226,7 +227,7 @@ impl Scenario {
             invariants::check_committer(&state.log, &held)?;
         }
         let log = state.log.with(&session.writes);
-        state.committed(self, log)?;
+        state.commit(self, log)?;
         invariants::check_outcomes(&self.kafka, &state.log, &held, &batch, &plan, seen)
     }
 
@@ -289,7 +290,7 @@ impl Scenario {
                 me.let_go();
                 if let Some(session) = session {
                     count(seen, "a process is killed inside a transaction");
-                    state.orphan(session, is_sent);
+                    state.orphans.push((session, is_sent));
                 }
             }
             Action::LoseAnswer(worker) => {
@@ -301,7 +302,7 @@ impl Scenario {
                 };
                 if let Some(session) = session {
                     count(seen, "a COMMIT is on its way when its connection breaks");
-                    state.orphan(session, true);
+                    state.orphans.push((session, true));
                 }
                 self.retry(state, worker, batch);
             }

@@ -16,11 +16,11 @@ fn takeover() -> Scenario {
         Slot::Event(event(2, 3)),
     ];
     let budget = Budget {
-        claims: 3,
+        claims: 4,
         faults: 2,
         crashes: 1,
         lost_answers: 2,
-        ended_sessions: 1,
+        ended_sessions: 2,
         cancels: 1,
         ..Budget::default()
     };
@@ -304,7 +304,7 @@ fn a_missing_ledger_check_is_found() {
 #[test]
 fn offsets_committed_to_kafka_before_the_transaction_are_found() {
     let rules = Rules::with_offsets_committed_to_kafka_first();
-    is_found("offsets to Kafka first", &takeover(), rules, "I1");
+    is_found("offsets to Kafka first", &lost_record(), rules, "I1");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Actions in words, so that a counterexample can be read.
 
 use super::kafka::BatchId;
-use super::protocol::{Action, State};
+use super::protocol::Action;
 use super::scenario::Scenario;
+use super::state::State;
 use super::worker::{Step, Work};
 use crate::fence::Standing;
 
