@@ -27,6 +27,8 @@ const SLOW: Duration = Duration::from_secs(10);
 /// An append may take as long as this many statements that each run up to their own timeout. The
 /// server's limits do not end it where the server is gone and the network does not say so.
 const STATEMENTS: u32 = 4;
+/// A worker with nothing to append looks this often whether its stream row is as it left it.
+const LOOK: Duration = Duration::from_secs(5);
 const PANICKED: &str = "its records were not appended because of a bug in runlog-ingest, which its log shows: please report it";
 
 /// A handle on a partition's task.
@@ -202,6 +204,10 @@ impl Task {
                 biased;
                 () = self.stop.cancelled() => return None,
                 first = self.received.recv() => first?,
+                () = tokio::time::sleep(LOOK) => match self.look().await {
+                    Ok(()) => continue,
+                    Err(ended) => return Some(ended),
+                },
             };
             let started = Instant::now();
             let (batch, memory, halt) = self.gather(first).await;
@@ -218,6 +224,23 @@ impl Task {
             self.next = batch.end;
             self.progress.stored.store(batch.end, Ordering::Relaxed);
             self.progress.buffered.fetch_sub(memory, Ordering::Relaxed);
+        }
+    }
+
+    /// Finds out, with nothing to append, that the partition was claimed elsewhere or that the
+    /// database went back. Any other answer, or none, is left to the next batch.
+    async fn look(&self) -> Result<(), Ended> {
+        match timeout(LOOK, self.writer.look(&self.shared.pool, self.next)).await {
+            Ok(Err(error @ (AppendError::Fenced | AppendError::Moved { .. }))) => {
+                let nothing = Batch {
+                    start: self.next,
+                    end: self.next,
+                    skipped: 0,
+                    records: Vec::new(),
+                };
+                self.classed(error, &nothing)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -296,7 +319,7 @@ impl Task {
         self.progress.set_trouble(None);
         result.unwrap_or_else(|_| {
             // Whether it was committed is unknown, and so is what it did to its runs.
-            self.writer = StreamWriter::new(self.writer.claim().clone());
+            self.writer.abandoned();
             let waited = "the database did not answer in time".to_owned();
             Err(sqlx::Error::Protocol(waited).into())
         })
@@ -314,7 +337,8 @@ impl Task {
                 "its stored offset is {stored}, not {start}"
             ))),
             AppendError::Fault {
-                class: FaultClass::Environment | FaultClass::Unique,
+                // A batch that is cancelled is one record that takes too long: the writer halves others.
+                class: FaultClass::Environment | FaultClass::Unique | FaultClass::Cancelled,
                 ref source,
                 ..
             } => {

@@ -10,7 +10,7 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use crate::append::AppendError;
-use crate::record::Batch;
+use crate::record::Part;
 use crate::stream::Claim;
 
 /// What the fence reads of a stream row whose generation is open.
@@ -30,8 +30,13 @@ pub(crate) enum Standing {
     /// The claim is ours and its row is past the batch: the batch was committed before, whole or in
     /// parts, and the answer was lost. Only the holder of the claim moves the row.
     Committed,
-    /// The claim is ours and the row is behind the batch: the database went back (failover,
-    /// restore). Or it is within the batch: the caller lost its place.
+    /// The claim is ours and the row is within the batch: its first offsets were committed before, as
+    /// a part of their own.
+    Partly {
+        /// The stored offset.
+        stored: i64,
+    },
+    /// The claim is ours and the row is behind the batch: the database went back (failover, restore).
     Elsewhere {
         /// The stored offset.
         stored: i64,
@@ -52,6 +57,8 @@ pub(crate) fn stand(row: Option<OpenRow>, token: Uuid, batch: &Range<i64>) -> St
                 Standing::Next
             } else if stored >= batch.end {
                 Standing::Committed
+            } else if stored > batch.start {
+                Standing::Partly { stored }
             } else {
                 Standing::Elsewhere { stored }
             }
@@ -60,23 +67,23 @@ pub(crate) fn stand(row: Option<OpenRow>, token: Uuid, batch: &Range<i64>) -> St
     }
 }
 
-/// The state of the stream row under its lock, where the batch need not go elsewhere.
+/// The state of the stream row under its lock, where the part need not go elsewhere.
 pub(crate) enum Locked {
-    /// The batch is next.
+    /// The part is next.
     Ours { persisted_at: DateTime<Utc> },
-    /// The batch was committed before.
+    /// The part was committed before.
     AlreadyCommitted { now: DateTime<Utc> },
 }
 
-/// Locks the stream row until the transaction ends and compares it with the batch. Waits while an
-/// earlier try of the same batch is still being committed or rolled back.
+/// Locks the stream row until the transaction ends and compares it with the part. Waits while an
+/// earlier try of the same part is still being committed or rolled back.
 ///
 /// # Errors
 /// [`AppendError::Fenced`], [`AppendError::Moved`], or the database's.
 pub(crate) async fn lock(
     connection: &mut PgConnection,
     claim: &Claim,
-    batch: &Batch,
+    part: Part<'_>,
 ) -> Result<Locked, AppendError> {
     let found: Option<(Option<Uuid>, i64, DateTime<Utc>, String)> =
         sqlx::query_as(include_str!("sql/lock_stream.sql"))
@@ -88,11 +95,13 @@ pub(crate) async fn lock(
         next_offset: *next_offset,
     });
     let now = found.map(|(_, _, now, _)| now);
-    let start = batch.start;
-    match (stand(row, claim.token, &(start..batch.end)), now) {
+    let start = part.start;
+    match (stand(row, claim.token, &(start..part.end)), now) {
         (Standing::Next, Some(persisted_at)) => Ok(Locked::Ours { persisted_at }),
         (Standing::Committed, Some(now)) => Ok(Locked::AlreadyCommitted { now }),
-        (Standing::Elsewhere { stored }, _) => Err(AppendError::Moved { stored, start }),
+        (Standing::Partly { stored } | Standing::Elsewhere { stored }, _) => {
+            Err(AppendError::Moved { stored, start })
+        }
         (Standing::Fenced, _) | (_, None) => Err(AppendError::Fenced),
     }
 }
@@ -112,13 +121,11 @@ pub(crate) async fn look(pool: &PgPool, claim: &Claim, next: i64) -> Result<(), 
     let stored = row.map(|row| row.next_offset);
     match (stand(row, claim.token, &(next..next)), stored) {
         (Standing::Next, _) => Ok(()),
-        (Standing::Committed | Standing::Elsewhere { .. }, Some(stored)) => {
-            Err(AppendError::Moved {
-                stored,
-                start: next,
-            })
-        }
         (Standing::Fenced, _) | (_, None) => Err(AppendError::Fenced),
+        (_, Some(stored)) => Err(AppendError::Moved {
+            stored,
+            start: next,
+        }),
     }
 }
 
@@ -134,11 +141,11 @@ mod tests {
     }
 
     #[test]
-    fn my_batch_is_next_was_committed_or_lies_elsewhere() {
+    fn my_batch_is_next_was_committed_whole_or_in_part_or_lies_elsewhere() {
         for (stored, expected) in [
             (9, Standing::Elsewhere { stored: 9 }),
             (10, Standing::Next),
-            (11, Standing::Elsewhere { stored: 11 }),
+            (11, Standing::Partly { stored: 11 }),
             (12, Standing::Committed),
             (13, Standing::Committed),
         ] {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::decide::{Decision, NewDeadLetter, NewEvent, is_storable};
 use crate::known;
-use crate::record::{Batch, Header, Outcome};
+use crate::record::{Header, Outcome, Part};
 
 /// Why an insert did not go through.
 #[derive(Debug)]
@@ -127,26 +127,26 @@ fn owner(id: &Option<String>) -> Option<&str> {
     id.as_deref().filter(|id| is_storable(id))
 }
 
-/// Books the batch in the ledger and moves the stored offset.
+/// Books the part in the ledger and moves the stored offset.
 pub(crate) async fn advance(
     connection: &mut PgConnection,
     stream_id: i64,
-    batch: &Batch,
+    part: Part<'_>,
     decision: &Decision<'_>,
     persisted_at: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
     let count =
         |is: fn(&Outcome) -> bool| decision.outcomes.iter().filter(|o| is(o)).count() as i64;
-    let last = batch.records.last();
+    let last = part.records.last();
     sqlx::query(include_str!("sql/advance_stream.sql"))
         .bind(stream_id)
-        .bind(batch.end)
+        .bind(part.end)
         .bind(count(|o| matches!(o, Outcome::Appended { .. })))
         .bind(count(|o| matches!(o, Outcome::Duplicate(_))))
         .bind(count(|o| {
             matches!(o, Outcome::Conflict(_) | Outcome::DeadLetter(_))
         }))
-        .bind(batch.skipped)
+        .bind(part.skipped)
         .bind(last.map(|r| r.offset))
         .bind(last.map(|r| r.digest().to_vec()))
         .bind(persisted_at)

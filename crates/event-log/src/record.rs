@@ -46,7 +46,7 @@ impl Record {
     }
 }
 
-/// Consecutive offsets of one partition: what one transaction appends.
+/// Consecutive offsets of one partition: what is appended at once.
 #[derive(Debug)]
 pub struct Batch {
     /// The first offset of the batch: the stream's stored `next_offset`.
@@ -68,34 +68,52 @@ impl Batch {
             && self.records.windows(2).all(|w| w[0].offset < w[1].offset)
     }
 
-    /// Two batches of half the records each, in order: less work for one transaction.
-    ///
-    /// # Errors
-    /// The batch itself, where it has no two records.
-    pub fn halves(mut self) -> Result<(Self, Self), Self> {
-        let Some(middle) = self.middle() else {
-            return Err(self);
-        };
-        let records = self.records.split_off(self.records.len() / 2);
-        let skipped = middle - self.start - self.records.len() as i64;
-        let second = Self {
-            start: middle,
+    /// The batch as one part.
+    pub(crate) fn whole(&self) -> Part<'_> {
+        Part {
+            start: self.start,
             end: self.end,
-            skipped: self.skipped - skipped,
-            records,
-        };
+            skipped: self.skipped,
+            records: &self.records,
+        }
+    }
+}
+
+/// Consecutive offsets of a batch: what one transaction appends. Mostly that is the whole batch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part<'b> {
+    pub(crate) start: i64,
+    pub(crate) end: i64,
+    pub(crate) skipped: i64,
+    pub(crate) records: &'b [Record],
+}
+
+impl<'b> Part<'b> {
+    /// Parts it behind its first `records` records; `None` where it has no more than these.
+    pub(crate) fn after(self, records: usize) -> Option<(Self, Self)> {
+        let last = records.checked_sub(1)?;
+        (records < self.records.len()).then(|| self.at(self.records[last].offset + 1))
+    }
+
+    /// Parts it before an offset within it.
+    pub(crate) fn at(self, middle: i64) -> (Self, Self) {
+        let (before, behind) = self
+            .records
+            .split_at(self.records.partition_point(|r| r.offset < middle));
+        let skipped = middle - self.start - before.len() as i64;
         let first = Self {
             end: middle,
             skipped,
+            records: before,
             ..self
         };
-        Ok((first, second))
-    }
-
-    /// Where its second half starts: behind the last record of the first.
-    pub(crate) fn middle(&self) -> Option<i64> {
-        let last = (self.records.len() / 2).checked_sub(1)?;
-        self.records.get(last).map(|record| record.offset + 1)
+        let second = Self {
+            start: middle,
+            skipped: self.skipped - skipped,
+            records: behind,
+            ..self
+        };
+        (first, second)
     }
 }
 
@@ -148,28 +166,31 @@ mod tests {
         }
     }
 
-    fn shape(batch: &Batch) -> (i64, i64, i64, Vec<i64>) {
-        let offsets = batch.records.iter().map(|r| r.offset).collect();
-        (batch.start, batch.end, batch.skipped, offsets)
+    fn shape(part: Part<'_>) -> (i64, i64, i64, Vec<i64>) {
+        let offsets = part.records.iter().map(|r| r.offset).collect();
+        (part.start, part.end, part.skipped, offsets)
     }
 
     #[test]
-    fn halves_follow_each_other_and_account_for_every_offset() {
+    fn parts_follow_each_other_and_account_for_every_offset() {
         // Two offsets before the first record, one in the middle, three behind the last.
-        let (first, second) = batch(10, 19, &[12, 13, 15]).halves().unwrap();
-        assert_eq!(shape(&first), (10, 13, 2, vec![12]));
-        assert_eq!(shape(&second), (13, 19, 4, vec![13, 15]));
-        assert!(first.is_accounted() && second.is_accounted());
-        let (second, third) = second.halves().unwrap();
-        assert_eq!(shape(&second), (13, 14, 0, vec![13]));
-        assert_eq!(shape(&third), (14, 19, 4, vec![15]));
+        let whole = batch(10, 19, &[12, 13, 15]);
+        assert!(whole.is_accounted());
+        let (first, rest) = whole.whole().after(1).unwrap();
+        assert_eq!(shape(first), (10, 13, 2, vec![12]));
+        assert_eq!(shape(rest), (13, 19, 4, vec![13, 15]));
+        let (second, third) = rest.after(1).unwrap();
+        assert_eq!(shape(second), (13, 14, 0, vec![13]));
+        assert_eq!(shape(third), (14, 19, 4, vec![15]));
+        let (before, behind) = whole.whole().at(15);
+        assert_eq!(shape(before), (10, 15, 3, vec![12, 13]));
+        assert_eq!(shape(behind), (15, 19, 3, vec![15]));
     }
 
     #[test]
-    fn a_batch_of_one_record_or_none_has_no_halves() {
-        for offsets in [&[][..], &[12]] {
-            let whole = batch(10, 19, offsets).halves().unwrap_err();
-            assert_eq!(shape(&whole), shape(&batch(10, 19, offsets)));
+    fn nothing_is_parted_behind_its_last_record() {
+        for (offsets, records) in [(&[][..], 1), (&[12], 1), (&[12, 13], 2), (&[12, 13], 0)] {
+            assert!(batch(10, 19, offsets).whole().after(records).is_none());
         }
     }
 }

@@ -287,7 +287,7 @@ impl Scenario {
             state.kafka_offsets[me.partition] = end;
         }
         if (self.rules.is_accounted)(self.kafka.cut(&batch).batch) {
-            me.work = append(batch, false, Step::Lock);
+            me.work = append(batch, end, false, Step::Lock);
         } else {
             count(seen, "a batch that lost a record is not sent");
             me.work = Work::Stopped("the batch does not account for every offset");
@@ -329,9 +329,10 @@ fn fault_actions(state: &State, worker: usize, actions: &mut Vec<Action>) {
     }
 }
 
-pub(crate) fn append(batch: BatchId, is_checked: bool, step: Step) -> Work {
+pub(crate) fn append(batch: BatchId, whole: i64, is_checked: bool, step: Step) -> Work {
     Work::Append {
         batch,
+        whole,
         is_checked,
         step,
     }

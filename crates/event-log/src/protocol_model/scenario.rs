@@ -140,7 +140,7 @@ impl Rules {
     pub(crate) fn with_offsets_committed_to_kafka_first() -> Self {
         fn stand_of_the_claim(row: Option<OpenRow>, token: Uuid, batch: &Range<i64>) -> Standing {
             match stand(row, token, batch) {
-                Standing::Elsewhere { .. } => Standing::Next,
+                Standing::Elsewhere { .. } | Standing::Partly { .. } => Standing::Next,
                 other => other,
             }
         }

@@ -74,6 +74,7 @@ impl State {
                 batch,
                 is_checked,
                 step: Step::Locate,
+                ..
             } => {
                 let runs = me.runs_to_locate(scenario.kafka.cut(batch), *is_checked);
                 let (is_checked, log) = (*is_checked, Arc::clone(&self.log));

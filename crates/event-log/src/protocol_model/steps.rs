@@ -27,6 +27,7 @@ impl Scenario {
         let (
             Work::Append {
                 batch,
+                whole,
                 is_checked,
                 step,
             },
@@ -37,10 +38,10 @@ impl Scenario {
         };
         let held = held.clone();
         if matches!(step, Step::Lock) {
-            return self.lock(state, worker, batch, is_checked, &held, seen);
+            return self.lock(state, worker, (batch, whole), is_checked, &held, seen);
         }
         let Some(session) = state.workers[worker].session.clone() else {
-            self.retry(state, worker, batch);
+            self.retry(state, worker, (batch, whole));
             return Ok(());
         };
         let cut = self.kafka.cut(&batch);
@@ -71,7 +72,7 @@ impl Scenario {
                 Step::Insert(plan.stamped())
             }
             Step::Insert(plan) => {
-                return self.insert(state, worker, batch, is_checked, &plan, seen);
+                return self.insert(state, worker, (batch, whole), is_checked, &plan, seen);
             }
             Step::Commit(plan) => {
                 if self.rules.cache_moves == CacheMoves::WhenSent {
@@ -82,7 +83,7 @@ impl Scenario {
             // The session is gone, or these are not the worker's to do.
             Step::Lock | Step::Sent(_) | Step::Applied(_) => return Ok(()),
         };
-        state.workers[worker].work = append(batch, is_checked, next);
+        state.workers[worker].work = append(batch, whole, is_checked, next);
         Ok(())
     }
 
@@ -90,7 +91,7 @@ impl Scenario {
         &self,
         state: &mut State,
         worker: usize,
-        batch: BatchId,
+        (batch, whole): (BatchId, i64),
         is_checked: bool,
         held: &Held,
         seen: &mut Seen,
@@ -103,7 +104,7 @@ impl Scenario {
                     stream: Some(held.stream),
                     ..Session::default()
                 });
-                me.work = append(batch, is_checked, Step::Locate);
+                me.work = append(batch, whole, is_checked, Step::Locate);
             }
             Standing::Committed => {
                 count(seen, "a batch was committed before");
@@ -111,7 +112,15 @@ impl Scenario {
                 // It has nothing to write: the transaction's end makes no difference.
                 me.session = None;
                 let plan = Plan::default().stamped();
-                me.work = append(batch, is_checked, Step::Applied(plan));
+                me.work = append(batch, whole, is_checked, Step::Applied(plan));
+            }
+            Standing::Partly { stored } => {
+                count(seen, "a batch was committed in part");
+                let rest = BatchId {
+                    start: stored,
+                    ..batch
+                };
+                me.work = append(rest, whole, false, Step::Lock);
             }
             Standing::Elsewhere { stored } => {
                 if stored < batch.start {
@@ -131,7 +140,7 @@ impl Scenario {
         &self,
         state: &mut State,
         worker: usize,
-        batch: BatchId,
+        (batch, whole): (BatchId, i64),
         is_checked: bool,
         plan: &Arc<Stamped<Plan>>,
         seen: &mut Seen,
@@ -159,7 +168,7 @@ impl Scenario {
             }
             // ROLLBACK AND CHAIN: all locks are gone.
             me.session = None;
-            me.work = append(batch, true, Step::Lock);
+            me.work = append(batch, whole, true, Step::Lock);
             me.change_cache(crate::run_cache::RunCache::clear);
             return Ok(());
         }
@@ -176,7 +185,7 @@ impl Scenario {
             letters: plan.letters.clone(),
             stream: Some((held.stream, row)),
         };
-        me.work = append(batch, is_checked, Step::Commit(Arc::clone(plan)));
+        me.work = append(batch, whole, is_checked, Step::Commit(Arc::clone(plan)));
         Ok(())
     }
 
@@ -213,6 +222,7 @@ impl Scenario {
         let (
             Work::Append {
                 batch,
+                whole,
                 is_checked,
                 step: Step::Sent(plan),
             },
@@ -222,7 +232,7 @@ impl Scenario {
         else {
             return Ok(());
         };
-        me.work = append(batch, is_checked, Step::Applied(Arc::clone(&plan)));
+        me.work = append(batch, whole, is_checked, Step::Applied(Arc::clone(&plan)));
         if self.rules.zombies_may_not_commit {
             invariants::check_committer(&state.log, &held)?;
         }
@@ -235,6 +245,7 @@ impl Scenario {
     pub(crate) fn answer(&self, state: &mut State, worker: usize, seen: &mut Seen) {
         let Work::Append {
             batch,
+            whole,
             step: Step::Applied(plan),
             ..
         } = state.workers[worker].work.clone()
@@ -246,9 +257,18 @@ impl Scenario {
             self.learn(state, worker, &batch, &plan);
         }
         let me = &mut state.workers[worker];
+        if batch.end < whole {
+            let rest = BatchId {
+                start: batch.end,
+                end: whole,
+                ..batch
+            };
+            me.work = append(rest, whole, false, Step::Lock);
+            return;
+        }
         me.work = Work::Idle;
         if let Some(held) = &mut me.held {
-            held.next = batch.end;
+            held.next = whole;
         }
     }
 
@@ -259,13 +279,19 @@ impl Scenario {
         }
     }
 
-    /// An error of the environment: the same batch again.
-    fn retry(&self, state: &mut State, worker: usize, batch: BatchId) {
+    /// An error of the environment while this part was tried: the whole batch again.
+    fn retry(&self, state: &mut State, worker: usize, (part, whole): (BatchId, i64)) {
         let me = &mut state.workers[worker];
         me.session = None;
-        me.work = append(batch, false, Step::Lock);
+        let start = me.held.as_ref().map_or(part.start, |held| held.next);
+        let batch = BatchId {
+            start,
+            end: whole,
+            ..part
+        };
+        me.work = append(batch, whole, false, Step::Lock);
         if self.rules.cache_moves == CacheMoves::WhenCommitted {
-            let prepared = &self.kafka.cut(&batch).prepared;
+            let prepared = &self.kafka.cut(&part).prepared;
             me.change_cache(|cache| staging::doubt(cache, prepared));
         }
     }
@@ -297,14 +323,14 @@ impl Scenario {
                 left.lost_answers -= 1;
                 let me = &mut state.workers[worker];
                 let session = me.session.take();
-                let Work::Append { batch, .. } = me.work else {
+                let Work::Append { batch, whole, .. } = me.work else {
                     return;
                 };
                 if let Some(session) = session {
                     count(seen, "a COMMIT is on its way when its connection breaks");
                     state.orphans.push((session, true));
                 }
-                self.retry(state, worker, batch);
+                self.retry(state, worker, (batch, whole));
             }
             Action::EndSession(worker) => {
                 left.ended_sessions -= 1;
@@ -317,30 +343,29 @@ impl Scenario {
             }
             Action::Deadlock(worker) => {
                 count(seen, "a deadlock is broken");
-                if let Work::Append { batch, .. } = state.workers[worker].work {
-                    self.retry(state, worker, batch);
+                if let Work::Append { batch, whole, .. } = state.workers[worker].work {
+                    self.retry(state, worker, (batch, whole));
                 }
             }
             _ => {}
         }
     }
 
-    /// 57014: the first half again, and then the rest.
+    /// 57014: in halves. A record alone is tried again.
     fn cancel(&self, state: &mut State, worker: usize, seen: &mut Seen) {
-        let Work::Append { batch, .. } = state.workers[worker].work else {
+        let Work::Append { batch, whole, .. } = state.workers[worker].work else {
             return;
         };
-        let half = match self.kafka.cut(&batch).batch.middle() {
-            Some(middle) => {
-                count(seen, "a batch that takes too long is halved");
-                BatchId {
-                    end: middle,
-                    ..batch
-                }
-            }
-            None => batch,
-        };
-        self.retry(state, worker, half);
+        self.retry(state, worker, (batch, whole));
+        let part = self.kafka.cut(&batch).batch.whole();
+        if let Some((first, _)) = part.after(part.records.len() / 2) {
+            count(seen, "a batch that takes too long is halved");
+            let half = BatchId {
+                end: first.end,
+                ..batch
+            };
+            state.workers[worker].work = append(half, whole, false, Step::Lock);
+        }
     }
 }
 

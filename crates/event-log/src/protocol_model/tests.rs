@@ -205,6 +205,7 @@ fn whoever_takes_over_at_whatever_moment_nothing_is_lost_or_doubled() {
             "a COMMIT takes effect after its client is gone",
             "a batch was committed before",
             "a batch that takes too long is halved",
+            "a batch was committed in part",
             "an idle worker finds its stream row changed",
             "a duplicate",
             "everything was read in spite of a fault",

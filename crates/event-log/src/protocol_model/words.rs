@@ -67,6 +67,7 @@ fn statement(scenario: &Scenario, state: &State, worker: usize) -> String {
             batch,
             is_checked,
             step,
+            ..
         },
         Some(held),
     ) = (&me.work, &me.held)
@@ -81,6 +82,7 @@ fn statement(scenario: &Scenario, state: &State, worker: usize) -> String {
             match (scenario.rules.stand)(row, held.token, &(*start..*end)) {
                 Standing::Next => "locks its stream: the batch is next",
                 Standing::Committed => "locks its stream: the batch was committed before",
+                Standing::Partly { .. } => "locks its stream: a part was committed before",
                 Standing::Elsewhere { .. } => "locks its stream: the stored offset is elsewhere",
                 Standing::Fenced => "locks its stream: fenced",
             }

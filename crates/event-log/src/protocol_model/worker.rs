@@ -42,7 +42,10 @@ pub(crate) enum Work {
     /// Nothing, or it is gone.
     Idle,
     Append {
+        /// The part that is tried.
         batch: BatchId,
+        /// The end of the batch that it is a part of.
+        whole: i64,
         /// Whether it goes down the checked path.
         is_checked: bool,
         step: Step,
