@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::support::database::{Database, with_database};
 use crate::support::events::{batch, event, event_with, shape};
+use crate::support::refusing_server::refusing;
 
 /// Appends with a writer whose cache is warm, cold, or whose every insert fails at first.
 async fn outcomes(
@@ -323,6 +324,34 @@ async fn a_lost_server_is_the_environment_s_fault() {
             .append(&database.pool, &batch(0, [event("t", "run", "a")]))
             .await
             .unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_error_before_the_first_statement_is_no_record_s_whatever_it_says() {
+    with_database(|database| async move {
+        let mut writer = database.writer(0).await;
+        let one = batch(0, [event("t", "run", "a")]);
+        for (sqlstate, expected) in [
+            ("08006", FaultClass::Environment),
+            ("08P01", FaultClass::Environment),
+            ("57P03", FaultClass::Environment),
+            ("57014", FaultClass::Environment),
+            ("XX000", FaultClass::Environment),
+            ("22023", FaultClass::Environment),
+            ("28P01", FaultClass::Fatal),
+            ("3D000", FaultClass::Fatal),
+        ] {
+            let result = writer.append(&refusing(sqlstate).await, &one).await;
+            match result {
+                Err(AppendError::Fault { class, offset, .. }) => {
+                    assert_eq!((class, offset), (expected, None), "{sqlstate}");
+                }
+                other => panic!("{sqlstate}: {other:?}"),
+            }
+        }
+        writer.append(&database.pool, &one).await.unwrap();
     })
     .await;
 }
