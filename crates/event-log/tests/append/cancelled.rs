@@ -43,16 +43,22 @@ const A_SLOW_ONE: &str = "
 /// As ingest does: again, however often the environment is in the way. (A slow machine may cancel a
 /// record alone, too.)
 async fn append(writer: &mut StreamWriter, pool: &PgPool, batch: &Batch) -> Appended {
-    loop {
-        match writer.append(pool, batch).await {
-            Ok(appended) => return appended,
-            Err(AppendError::Fault {
-                class: FaultClass::Cancelled | FaultClass::Environment,
-                ..
-            }) => {}
-            Err(error) => panic!("{error:?}"),
+    let until_appended = async {
+        loop {
+            match writer.append(pool, batch).await {
+                Ok(appended) => return appended,
+                Err(AppendError::Fault {
+                    class: FaultClass::Cancelled | FaultClass::Environment,
+                    ..
+                }) => {}
+                Err(error) => panic!("{error:?}"),
+            }
         }
-    }
+    };
+    let minute = std::time::Duration::from_secs(60);
+    tokio::time::timeout(minute, until_appended)
+        .await
+        .expect("a minute, and it is not appended")
 }
 
 fn twelve(start: i64) -> Batch {
