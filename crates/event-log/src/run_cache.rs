@@ -72,6 +72,8 @@ pub(crate) struct RunCache {
     runs: LruCache<String, KnownRun>,
     /// Keys in all runs: what the memory goes with.
     keys: usize,
+    /// One past the last offset of what it learned from.
+    learned_to: i64,
 }
 
 impl RunCache {
@@ -84,12 +86,23 @@ impl RunCache {
         Self {
             runs: LruCache::unbounded(),
             keys: 0,
+            learned_to: i64::MIN,
         }
     }
 
     pub(crate) fn clear(&mut self) {
         self.runs.clear();
         self.keys = 0;
+        self.learned_to = i64::MIN;
+    }
+
+    /// One past the last offset of what it learned from; the least number where that is nothing.
+    pub(crate) fn learned_to(&self) -> i64 {
+        self.learned_to
+    }
+
+    pub(crate) fn note_learned_to(&mut self, end: i64) {
+        self.learned_to = end;
     }
 
     /// Marks a run as just used; whether it is known.

@@ -21,6 +21,15 @@ pub(crate) struct Learned {
 /// A run's new head, chain and keys.
 pub(crate) type Staged = (i64, Digest, HashMap<IdempotencyKey, KnownKey>);
 
+/// Forgets everything where the batch that is next lies before what was learned: the database went
+/// back. (A batch starts where the one before ended, unless that one was committed in part and is tried
+/// again as a whole.)
+pub(crate) fn go_back(cache: &mut RunCache, start: i64) {
+    if start < cache.learned_to() {
+        cache.clear();
+    }
+}
+
 /// The runs of the batch that the cache does not hold, by their index in [`Prepared::runs`].
 pub(crate) fn unknown(cache: &mut RunCache, prepared: &Prepared<'_>) -> Vec<usize> {
     (0..prepared.runs.len())
@@ -51,14 +60,15 @@ pub(crate) fn staged(runs: Vec<StagedRun<'_>>) -> Vec<Staged> {
         .collect()
 }
 
-/// Moves the cache to what was just committed, and not before that is known.
-pub(crate) fn learn(cache: &mut RunCache, prepared: &Prepared<'_>, learned: Learned) {
+/// Moves the cache to what was just committed, up to the offset `end`, and not before that is known.
+pub(crate) fn learn(cache: &mut RunCache, prepared: &Prepared<'_>, learned: Learned, end: i64) {
     for (i, run) in learned.loaded {
         cache.insert(prepared.names[i].clone(), run);
     }
     for (name, (head_seq, chain, new_keys)) in prepared.names.iter().zip(learned.staged) {
         cache.advance(name, head_seq, chain, new_keys);
     }
+    cache.note_learned_to(end);
     cache.shrink();
 }
 

@@ -103,7 +103,7 @@ impl StreamWriter {
         };
         transaction.commit().await?;
         if let Some(learned) = written.learned {
-            staging::learn(&mut self.cache, prepared, learned);
+            staging::learn(&mut self.cache, prepared, learned, part.end);
         }
         Ok(written.appended)
     }
@@ -121,6 +121,7 @@ impl StreamWriter {
                 return Ok(self.recover(connection, part, prepared, now).await?);
             }
         };
+        staging::go_back(&mut self.cache, part.start);
         let loaded = self.load_unknown(connection, prepared).await?;
         let mut runs = staging::stage(&self.cache, &loaded, prepared);
         let events = prepared.records.iter().filter_map(|r| r.event);

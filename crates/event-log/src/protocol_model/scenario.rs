@@ -77,6 +77,8 @@ pub(crate) struct Rules {
     pub(crate) chain_is_checked: bool,
     pub(crate) cache_moves: CacheMoves,
     pub(crate) reads_from: ReadsFrom,
+    /// The cache is dropped where the next batch lies before what it learned.
+    pub(crate) cache_goes_back: bool,
     /// That a zombie commits is broken in itself, whatever comes of it.
     pub(crate) zombies_may_not_commit: bool,
     /// A worker with nothing to append looks at its stream row now and then.
@@ -110,6 +112,7 @@ impl Rules {
             chain_is_checked: true,
             cache_moves: CacheMoves::WhenCommitted,
             reads_from: ReadsFrom::StreamRow,
+            cache_goes_back: true,
             zombies_may_not_commit: true,
             idle_workers_look: true,
         }
@@ -151,10 +154,20 @@ impl Rules {
         }
     }
 
-    /// The cache moves with the COMMIT, and is kept where the answer is lost.
+    /// The cache moves with the COMMIT, and is kept where the answer is lost. (Dropping a cache that is
+    /// ahead of the next batch would make that good.)
     pub(crate) fn with_the_cache_kept_after_an_unknown_commit() -> Self {
         Self {
             cache_moves: CacheMoves::WhenSent,
+            cache_goes_back: false,
+            ..Self::of_the_product()
+        }
+    }
+
+    /// The cache is kept where a batch is tried again as a whole, of which a part was committed.
+    pub(crate) fn with_a_cache_that_stays_ahead() -> Self {
+        Self {
+            cache_goes_back: false,
             ..Self::of_the_product()
         }
     }

@@ -104,6 +104,9 @@ impl Scenario {
                     stream: Some(held.stream),
                     ..Session::default()
                 });
+                if self.rules.cache_goes_back && !is_checked {
+                    me.change_cache(|cache| staging::go_back(cache, batch.start));
+                }
                 me.work = append(batch, whole, is_checked, Step::Locate);
             }
             Standing::Committed => {
@@ -275,7 +278,8 @@ impl Scenario {
     fn learn(&self, state: &mut State, worker: usize, batch: &BatchId, plan: &Plan) {
         if let Some(learned) = plan.learned.clone() {
             let prepared = &self.kafka.cut(batch).prepared;
-            state.workers[worker].change_cache(|cache| staging::learn(cache, prepared, learned));
+            let learn = |cache: &mut _| staging::learn(cache, prepared, learned, batch.end);
+            state.workers[worker].change_cache(learn);
         }
     }
 

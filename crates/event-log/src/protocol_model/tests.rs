@@ -91,6 +91,33 @@ fn failover(claims: u8) -> Scenario {
     }
 }
 
+/// The database goes back while a batch is appended in parts, because it takes too long.
+fn failover_between_parts() -> Scenario {
+    // Of two runs, so that a part's error says nothing of the other part's run.
+    let of_run_1 = Spec {
+        run: 1,
+        ..event(2, 2)
+    };
+    let partition = vec![
+        Slot::Event(event(1, 1)),
+        Slot::Event(of_run_1),
+        Slot::Event(event(1, 3)),
+    ];
+    let budget = Budget {
+        claims: 2,
+        faults: 2,
+        lost_answers: 1,
+        cancels: 2,
+        failovers: 1,
+        ..Budget::default()
+    };
+    let scenario = Scenario::new(vec![partition], vec![0], budget);
+    Scenario {
+        most_records: 3,
+        ..scenario
+    }
+}
+
 /// A client that loses a record on the way to a batch.
 fn lost_record() -> Scenario {
     let partition = vec![
@@ -262,6 +289,20 @@ fn what_a_failover_takes_away_is_read_again() {
 }
 
 #[test]
+fn what_a_failover_takes_away_between_the_parts_of_a_batch_is_appended_again() {
+    holds(
+        "failover between parts",
+        &failover_between_parts(),
+        &[
+            "a batch that takes too long is halved",
+            "a batch was committed in part",
+            "a database that went back is noticed",
+            "everything was read in spite of a fault",
+        ],
+    );
+}
+
+#[test]
 fn a_batch_that_lost_a_record_is_never_committed() {
     let scenario = lost_record();
     let refused_by_the_writer = "a batch that lost a record is not sent";
@@ -312,6 +353,12 @@ fn offsets_committed_to_kafka_before_the_transaction_are_found() {
 fn a_cache_that_is_kept_after_an_unknown_commit_is_found() {
     let rules = Rules::with_the_cache_kept_after_an_unknown_commit();
     is_found("cache kept", &takeover(), rules, "I1");
+}
+
+#[test]
+fn a_cache_that_stays_ahead_of_the_database_is_found() {
+    let rules = Rules::with_a_cache_that_stays_ahead();
+    is_found("cache ahead", &failover_between_parts(), rules, "I1");
 }
 
 #[test]

@@ -344,5 +344,6 @@ fn identity(run: &KnownRun) -> RunIdentity {
 fn stamped_cache(cache: RunCache) -> Arc<Stamped<RunCache>> {
     let mut known: Vec<_> = cache.runs().map(|(_, run)| identity(run)).collect();
     known.sort();
-    Arc::new(Stamped::new(cache, &known))
+    let identity = (known, cache.learned_to());
+    Arc::new(Stamped::new(cache, &identity))
 }

@@ -164,6 +164,38 @@ async fn one_record_that_takes_too_long_stays_and_is_never_a_dead_letter() {
 }
 
 #[tokio::test]
+async fn a_part_that_the_database_lost_is_appended_again_with_the_rest() {
+    with_database(|database| async move {
+        let pool = impatient(&database).await;
+        database.run(A_SLOW_ONE).await.unwrap();
+        let slow = RunEvent {
+            event_type: EventType::from_name("Slow".to_owned()),
+            ..event("t", "other", "slow")
+        };
+        let two = batch(0, [event("t", "run", "a"), slow]);
+        let mut writer = database.writer(0).await;
+        let result = writer.append(&pool, &two).await;
+        assert!(result.is_err(), "{result:?}");
+        assert_eq!(database.number(NEXT_OFFSET).await, 1);
+        // A failover to a standby without the first part. The writer remembers it.
+        database
+            .run(
+                "DROP TRIGGER hang ON event_log.event;
+                 ALTER TABLE event_log.stream DISABLE TRIGGER USER;
+                 ALTER TABLE event_log.event DISABLE TRIGGER USER;
+                 UPDATE event_log.stream SET next_offset = 0, appended = 0;
+                 DELETE FROM event_log.event",
+            )
+            .await
+            .unwrap();
+        let outcomes = append(&mut writer, &pool, &two).await.outcomes;
+        assert_eq!(outcomes, appended([1, 1]));
+        pool.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_append_that_was_given_up_is_tried_again_with_less_at_once() {
     with_database(|database| async move {
         // No timeout of the server's: it is the caller who gives up.
