@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use event_log::stream;
 use event_log::{AppendError, Appended, Batch, Claim, FaultClass, Outcome, StreamWriter};
 use futures_util::FutureExt as _;
 use service::backoff::Backoff;
@@ -33,9 +32,8 @@ const LOCKED: Duration = Duration::from_secs(2);
 const STATEMENTS: u32 = 4;
 /// Idempotency keys that the partitions of the process remember together, some 200 bytes each.
 const CACHED_KEYS: usize = 600_000;
-/// With nothing to append for so long, a worker asks whether it may still.
-const IDLE: Duration = Duration::from_secs(5);
-const LOST_WHILE_IDLE: &str = "its generation was closed, or another process has claimed it";
+/// A worker with nothing to append looks this often whether its stream row is as it left it.
+const LOOK: Duration = Duration::from_secs(5);
 const PANICKED: &str = "its records were not appended because of a bug in runlog-ingest, which its log shows: please report it";
 
 /// A handle on a partition's task.
@@ -186,13 +184,6 @@ impl Worker {
     }
 }
 
-/// Whether the claim still stands, asked after a while without anything to append: an operator may
-/// have had the partition read again from an earlier offset.
-async fn holds_after_a_while(shared: &Shared, claim: &Claim) -> Result<bool, sqlx::Error> {
-    tokio::time::sleep(IDLE).await;
-    stream::holds(&shared.pool, claim).await
-}
-
 /// The task's own state.
 struct Task {
     shared: Arc<Shared>,
@@ -213,10 +204,9 @@ impl Task {
                 biased;
                 () = self.stop.cancelled() => return None,
                 first = self.received.recv() => first?,
-                holds = holds_after_a_while(&self.shared, self.writer.claim()) => match holds {
-                    Ok(false) => return Some(Ended::Reclaim(LOST_WHILE_IDLE.to_owned())),
-                    // What the database has to say it says to those that append.
-                    Ok(true) | Err(_) => continue,
+                () = tokio::time::sleep(LOOK) => match self.look().await {
+                    Ok(()) => continue,
+                    Err(ended) => return Some(ended),
                 },
             };
             let started = Instant::now();
@@ -236,6 +226,23 @@ impl Task {
             self.progress.set_stored(end);
             self.progress.memory.give_back(memory);
             self.progress.enter(Step::Gathering);
+        }
+    }
+
+    /// Finds out, with nothing to append, that the partition was claimed elsewhere or that the
+    /// database went back. Any other answer, or none, is left to the next batch.
+    async fn look(&self) -> Result<(), Ended> {
+        match timeout(LOOK, self.writer.look(&self.shared.pool, self.next)).await {
+            Ok(Err(error @ (AppendError::Fenced | AppendError::Moved { .. }))) => {
+                let nothing = Batch {
+                    start: self.next,
+                    end: self.next,
+                    skipped: 0,
+                    records: Vec::new(),
+                };
+                self.classed(error, &nothing)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -356,7 +363,7 @@ impl Task {
         self.progress.set_trouble(None);
         result.unwrap_or_else(|_| {
             // Whether it was committed is unknown, and so is what it did to its runs.
-            self.writer = StreamWriter::new(self.writer.claim().clone()).without_waiting();
+            self.writer.abandoned();
             let waited = "the database did not answer in time".to_owned();
             Err(sqlx::Error::Protocol(waited).into())
         })
@@ -374,7 +381,8 @@ impl Task {
                 "its stored offset is {stored}, not {start}"
             ))),
             AppendError::Fault {
-                class: FaultClass::Environment | FaultClass::Unique,
+                // A batch that is cancelled is one record that takes too long: the writer halves others.
+                class: FaultClass::Environment | FaultClass::Unique | FaultClass::Cancelled,
                 ref source,
                 ..
             } => {

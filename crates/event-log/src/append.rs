@@ -1,24 +1,21 @@
 //! Appending a batch: one partition's records, one transaction, the offset in it.
 //!
-//! Called by ingest, one [`StreamWriter`] per claimed partition. The fast path decides from the run
-//! cache; what the cache does not know of existing runs is loaded first. A unique violation or a
-//! record that the database refuses sends the same batch down the checked path ([`crate::checked`]).
+//! Called by ingest, one [`StreamWriter`] per claimed partition. The fast path ([`once`]) decides from
+//! the run cache; what the cache does not know of existing runs is loaded first. A unique violation or a
+//! record that the database refuses sends the same batch down the checked path ([`crate::checked`]). A
+//! batch that the server cancels, because it takes too long, is appended in ever smaller parts, each a
+//! transaction of its own.
 
-use std::collections::{HashMap, HashSet};
+mod once;
 
 use chrono::{DateTime, Utc};
-use run_events::{Digest, IdempotencyKey};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgPool;
 
-use crate::decide::{Decision, Prepared, StagedRun, decide};
 use crate::fault::{FaultClass, classify, sqlstate};
-use crate::fence::{self, Locked};
-use crate::insert::{self, InsertError};
-use crate::record::{Batch, Outcome};
-use crate::run_cache::{KnownKey, KnownRun, RunCache};
+use crate::fence;
+use crate::record::{Batch, Outcome, Part};
+use crate::run_cache::RunCache;
 use crate::stream::Claim;
-use crate::transaction::Transaction;
-use crate::{checked, committed, known};
 
 /// What became of a batch.
 #[derive(Debug)]
@@ -31,14 +28,14 @@ pub struct Appended {
 }
 
 /// Why a batch was not appended. Nothing of it was committed, unless the commit's own answer was
-/// lost: the same batch again finds out.
+/// lost or it was appended in parts: the same batch again finds out.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     /// Another process claimed the partition, or its generation was closed.
     #[error("another process has claimed the partition")]
     Fenced,
-    /// The stored offset is not where the batch starts: the database went back (failover, restore),
-    /// or the caller lost its place. Claim again and go on from there.
+    /// The stored offset is behind the batch's start: the database went back (failover, restore), or
+    /// the caller lost its place. Claim again and go on from there.
     #[error("the stored offset is {stored}, and the batch starts at {start}")]
     Moved {
         /// `next_offset` of the stream row.
@@ -68,13 +65,6 @@ pub enum AppendError {
     },
 }
 
-impl AppendError {
-    /// Whether somebody else held a row (55P03): nothing is wrong yet, and another try costs little.
-    pub fn is_locked(&self) -> bool {
-        matches!(self, Self::Fault { source, .. } if sqlstate(source).as_deref() == Some("55P03"))
-    }
-}
-
 fn at_offset(offset: Option<i64>) -> String {
     offset
         .map(|o| format!(" at offset {o}"))
@@ -91,66 +81,36 @@ impl From<sqlx::Error> for AppendError {
     }
 }
 
+impl AppendError {
+    /// Whether somebody else held a row (55P03): nothing is wrong yet, and another try costs little.
+    pub fn is_locked(&self) -> bool {
+        matches!(self, Self::Fault { source, .. } if sqlstate(source).as_deref() == Some("55P03"))
+    }
+
+    /// An error while the transaction began: no record can be at fault, whatever it says.
+    fn before_any_record(source: sqlx::Error) -> Self {
+        let class = match classify(&source) {
+            FaultClass::Fatal => FaultClass::Fatal,
+            _ => FaultClass::Environment,
+        };
+        Self::Fault {
+            class,
+            offset: None,
+            source,
+        }
+    }
+}
+
 /// Appends batches to one claimed partition, in offset order.
 #[derive(Debug)]
 pub struct StreamWriter {
     claim: Claim,
     cache: RunCache,
     waits: bool,
-}
-
-/// How often the checked path meets a unique violation before it is left to the backoff.
-const CHECKED_TRIES: u32 = 5;
-
-/// Why one try of a batch ended.
-enum TryError {
-    /// What was known is out of date, or a record may be at fault: decide from the database.
-    NeedsCheck(sqlx::Error),
-    Append(AppendError),
-}
-
-impl From<sqlx::Error> for TryError {
-    fn from(error: sqlx::Error) -> Self {
-        match classify(&error) {
-            FaultClass::Unique | FaultClass::Record | FaultClass::Unlisted => {
-                Self::NeedsCheck(error)
-            }
-            _ => Self::Append(error.into()),
-        }
-    }
-}
-
-impl From<AppendError> for TryError {
-    fn from(error: AppendError) -> Self {
-        Self::Append(error)
-    }
-}
-
-/// What one try has written, before its commit.
-struct Written {
-    appended: Appended,
-    /// What the cache may learn from it once it is committed.
-    learned: Option<Learned>,
-}
-
-impl Written {
-    fn unlearned(outcomes: Vec<Outcome>, persisted_at: DateTime<Utc>) -> Self {
-        Self {
-            appended: Appended {
-                outcomes,
-                persisted_at,
-            },
-            learned: None,
-        }
-    }
-}
-
-/// What the fast path found out about the batch's runs.
-struct Learned {
-    /// Runs that the cache did not hold, by their index in [`Prepared::runs`].
-    loaded: HashMap<usize, KnownRun>,
-    /// Of every run of the batch: its new head, chain and keys.
-    staged: Vec<(i64, Digest, HashMap<IdempotencyKey, KnownKey>)>,
+    /// Records in a transaction, at most: all of a batch, unless one took too long. Grows back slowly.
+    limit: usize,
+    /// Records in the transaction that was tried last.
+    tried: usize,
 }
 
 impl StreamWriter {
@@ -160,6 +120,8 @@ impl StreamWriter {
             claim,
             cache: RunCache::new(),
             waits: true,
+            limit: usize::MAX,
+            tried: 0,
         }
     }
 
@@ -184,7 +146,8 @@ impl StreamWriter {
         self.cache.bound(max_keys);
     }
 
-    /// Appends a batch and commits. After an error the same batch may be tried again, any number of
+    /// Appends a batch and commits: in one transaction, or in several where the server cancels one
+    /// because it takes too long. After an error the same batch may be tried again, any number of
     /// times: it is appended once.
     ///
     /// # Errors
@@ -196,230 +159,76 @@ impl StreamWriter {
                 end: batch.end,
             });
         }
-        let prepared = Prepared::new(&batch.records);
-        let result = self.append_prepared(pool, batch, &prepared).await;
-        if result.is_err() {
-            // The commit may or may not have taken place: nothing is known of these runs now.
-            prepared
-                .names
-                .iter()
-                .for_each(|name| self.cache.forget(name));
-        }
-        result
-    }
-
-    async fn append_prepared(
-        &mut self,
-        pool: &PgPool,
-        batch: &Batch,
-        prepared: &Prepared<'_>,
-    ) -> Result<Appended, AppendError> {
-        let mut transaction = Transaction::begin(pool).await?;
-        let written = match self.fast(&mut transaction, batch, prepared).await {
-            Ok(written) => written,
-            Err(TryError::Append(error)) => return Err(error),
-            Err(TryError::NeedsCheck(error)) => {
-                tracing::debug!(
-                    topic = self.claim.topic, partition = self.claim.partition, start = batch.start, %error,
-                    "deciding the batch from the database"
-                );
-                self.cache.clear();
-                self.checked(&mut transaction, batch, prepared).await?
-            }
+        let mut appended = Appended {
+            outcomes: Vec::with_capacity(batch.records.len()),
+            persisted_at: DateTime::UNIX_EPOCH,
         };
-        transaction.commit().await?;
-        if let Some(learned) = written.learned {
-            self.remember(prepared, learned);
+        // Parts still to do, the next one last.
+        let mut parts = vec![batch.whole()];
+        while let Some(part) = parts.pop() {
+            let parted = match part.after(self.limit) {
+                Some(parted) => parted,
+                None => match self.append_part(pool, part).await {
+                    Ok(done) => {
+                        self.limit = self.limit.saturating_add(self.limit / 8 + 1);
+                        appended.outcomes.extend(done.outcomes);
+                        appended.persisted_at = done.persisted_at;
+                        continue;
+                    }
+                    Err(error) => self.parted(part, error)?,
+                },
+            };
+            parts.extend([parted.1, parted.0]);
         }
-        Ok(written.appended)
+        Ok(appended)
     }
 
-    async fn fast(
+    /// What to do instead of a part that failed, if that is less of it at once.
+    fn parted<'b>(
         &mut self,
-        transaction: &mut Transaction,
-        batch: &Batch,
-        prepared: &Prepared<'_>,
-    ) -> Result<Written, TryError> {
-        let connection = transaction.connection();
-        let persisted_at = match fence::lock(connection, &self.claim, batch, self.waits).await? {
-            Locked::Ours { persisted_at } => persisted_at,
-            Locked::AlreadyCommitted { now } => {
-                return Ok(self.recover(connection, batch, prepared, now).await?);
-            }
-        };
-        failpoints::hit("append.locked");
-        let loaded = self.load_unknown(connection, prepared).await?;
-        let mut runs = self.stage(&loaded, prepared);
-        let events = prepared.records.iter().filter_map(|r| r.event);
-        known::complete_keys(connection, events, &mut runs).await?;
-        let all = 0..prepared.records.len();
-        let decision = decide(prepared, all, &mut runs, &HashSet::new(), persisted_at);
-        let staged = runs
-            .into_iter()
-            .map(|run| (run.head_seq, run.chain, run.new_keys))
-            .collect();
-        let decision = self
-            .write(connection, batch, decision, persisted_at)
-            .await?;
-        Ok(Written {
-            learned: Some(Learned { loaded, staged }),
-            ..Written::unlearned(decision.outcomes, persisted_at)
-        })
-    }
-
-    async fn write<'b>(
-        &self,
-        connection: &mut PgConnection,
-        batch: &Batch,
-        mut decision: Decision<'b>,
-        persisted_at: DateTime<Utc>,
-    ) -> Result<Decision<'b>, TryError> {
-        let stream_id = self.claim.stream_id;
-        match insert::events(connection, stream_id, persisted_at, &mut decision.events).await {
-            Ok(()) => {}
-            Err(InsertError::Sql(error)) => return Err(error.into()),
-            Err(InsertError::Hole) => return Err(TryError::NeedsCheck(hole())),
-        }
-        failpoints::hit("append.inserted");
-        insert::dead_letters(connection, stream_id, persisted_at, &decision.dead_letters).await?;
-        insert::advance(connection, stream_id, batch, &decision, persisted_at).await?;
-        Ok(decision)
-    }
-
-    /// Numbers the runs that are new and loads those that exist and are not in the cache.
-    async fn load_unknown(
-        &mut self,
-        connection: &mut PgConnection,
-        prepared: &Prepared<'_>,
-    ) -> Result<HashMap<usize, KnownRun>, TryError> {
-        let unknown: Vec<usize> = (0..prepared.runs.len())
-            .filter(|i| !self.cache.touch(&prepared.names[*i]))
-            .collect();
-        if unknown.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let wanted: Vec<_> = unknown.iter().map(|i| prepared.runs[*i]).collect();
-        let numbers = insert::new_runs(connection, &wanted).await?;
-        let mut loaded = HashMap::new();
-        let mut existing = Vec::new();
-        for i in unknown {
-            let (tenant, run) = prepared.runs[i];
-            match numbers.get(&(tenant.to_owned(), run.to_owned())) {
-                Some(run_no) => {
-                    loaded.insert(i, KnownRun::empty(*run_no));
+        part: Part<'b>,
+        error: AppendError,
+    ) -> Result<(Part<'b>, Part<'b>), AppendError> {
+        match error {
+            AppendError::Fault {
+                class: FaultClass::Cancelled,
+                ref source,
+                ..
+            } => {
+                let half = part.records.len() / 2;
+                let parted = part.after(half);
+                if parted.is_some() {
+                    tracing::warn!(
+                        topic = self.claim.topic, partition = self.claim.partition,
+                        start = part.start, end = part.end, error = %source,
+                        "the batch takes too long and is appended in smaller parts"
+                    );
+                    self.limit = half;
                 }
-                None => existing.push(i),
+                parted.ok_or(error)
             }
-        }
-        if !existing.is_empty() {
-            let runs: Vec<_> = existing.iter().map(|i| prepared.runs[*i]).collect();
-            let mut known = known::existing_runs(connection, &runs).await?;
-            for i in existing {
-                let (tenant, run) = prepared.runs[i];
-                // Neither new nor there: it went away in between; the checked path looks again.
-                let run = known
-                    .remove(&(tenant.to_owned(), run.to_owned()))
-                    .ok_or(TryError::NeedsCheck(sqlx::Error::RowNotFound))?;
-                loaded.insert(i, run);
+            // An earlier try committed the first part, and ended before the others.
+            AppendError::Moved { stored, .. } if part.start < stored && stored < part.end => {
+                Ok(part.at(stored))
             }
-        }
-        Ok(loaded)
-    }
-
-    fn stage<'k>(
-        &'k self,
-        loaded: &'k HashMap<usize, KnownRun>,
-        prepared: &Prepared<'_>,
-    ) -> Vec<StagedRun<'k>> {
-        let known = |(i, name): (usize, &String)| match loaded.get(&i) {
-            Some(run) => StagedRun::new(run),
-            None => match self.cache.get(name) {
-                Some(run) => StagedRun::new(run),
-                None => unreachable!("load_unknown loads every run that the cache lacks"),
-            },
-        };
-        prepared.names.iter().enumerate().map(known).collect()
-    }
-
-    /// Moves the cache to what was just committed.
-    fn remember(&mut self, prepared: &Prepared<'_>, learned: Learned) {
-        for (i, run) in learned.loaded {
-            self.cache.insert(prepared.names[i].clone(), run);
-        }
-        for (name, (head_seq, chain, new_keys)) in prepared.names.iter().zip(learned.staged) {
-            self.cache.advance(name, head_seq, chain, new_keys);
-        }
-        self.cache.shrink();
-    }
-
-    async fn checked(
-        &mut self,
-        transaction: &mut Transaction,
-        batch: &Batch,
-        prepared: &Prepared<'_>,
-    ) -> Result<Written, AppendError> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            transaction.restart().await?;
-            match self.checked_once(transaction, batch, prepared).await {
-                // Another partition appended to one of the runs in between.
-                Err(AppendError::Fault {
-                    class: FaultClass::Unique,
-                    ..
-                }) if tries < CHECKED_TRIES => {}
-                Err(AppendError::Fault {
-                    class: FaultClass::Unique,
-                    offset,
-                    source,
-                }) => {
-                    return Err(AppendError::Fault {
-                        class: FaultClass::Environment,
-                        offset,
-                        source,
-                    });
-                }
-                other => return other,
-            }
+            error => Err(error),
         }
     }
 
-    async fn checked_once(
-        &mut self,
-        transaction: &mut Transaction,
-        batch: &Batch,
-        prepared: &Prepared<'_>,
-    ) -> Result<Written, AppendError> {
-        let connection = transaction.connection();
-        let persisted_at = match fence::lock(connection, &self.claim, batch, self.waits).await? {
-            Locked::Ours { persisted_at } => persisted_at,
-            Locked::AlreadyCommitted { now } => {
-                return Ok(self.recover(connection, batch, prepared, now).await?);
-            }
-        };
-        let stream_id = self.claim.stream_id;
-        let decision = checked::append(transaction, stream_id, prepared, persisted_at).await?;
-        failpoints::hit("append.checked");
-        let connection = transaction.connection();
-        insert::dead_letters(connection, stream_id, persisted_at, &decision.dead_letters).await?;
-        insert::advance(connection, stream_id, batch, &decision, persisted_at).await?;
-        Ok(Written::unlearned(decision.outcomes, persisted_at))
+    /// Takes note that an append was given up in the middle (its future was dropped) because it took
+    /// too long: nothing is known of its runs now, and less is done at once.
+    pub fn abandoned(&mut self) {
+        self.cache.clear();
+        self.limit = (self.limit.min(self.tried) / 2).max(1);
     }
 
-    /// What became of the records of a batch whose commit's answer was lost.
-    async fn recover(
-        &self,
-        connection: &mut PgConnection,
-        batch: &Batch,
-        prepared: &Prepared<'_>,
-        now: DateTime<Utc>,
-    ) -> Result<Written, sqlx::Error> {
-        let stream_id = self.claim.stream_id;
-        let outcomes = committed::outcomes(connection, stream_id, batch, prepared).await?;
-        Ok(Written::unlearned(outcomes, now))
+    /// Asks whether the claim still holds its partition at `next`, where its next batch starts. To be
+    /// asked now and then while there is nothing to append: a database that went back by a failover
+    /// would else be noticed only with the next record, and what it lost would wait for that one.
+    ///
+    /// # Errors
+    /// [`AppendError::Fenced`], [`AppendError::Moved`], or the database's.
+    pub async fn look(&self, pool: &PgPool, next: i64) -> Result<(), AppendError> {
+        fence::look(pool, &self.claim, next).await
     }
-}
-
-fn hole() -> sqlx::Error {
-    sqlx::Error::Protocol("the batch would leave a hole in a run's runSeq".to_owned())
 }

@@ -63,8 +63,9 @@ pub(crate) async fn append<'b>(
             Err(InsertError::Hole) => {
                 // The runs are locked and their heads were read under the lock.
                 let offset = Some(prepared.records[range.start].record.offset);
-                let source =
-                    sqlx::Error::Protocol("a locked run has a hole in its runSeq".to_owned());
+                let source = sqlx::Error::Protocol(
+                    "a locked run does not continue in the log: runSeq or chain".to_owned(),
+                );
                 return Err(AppendError::Fault {
                     class: FaultClass::Fatal,
                     offset,

@@ -8,20 +8,20 @@ use sqlx::PgConnection;
 
 use crate::decide::Prepared;
 use crate::known;
-use crate::record::{Batch, Original, Outcome};
+use crate::record::{Original, Outcome, Part};
 
 /// What became of the records of a batch that was committed before.
 pub(crate) async fn outcomes(
     connection: &mut PgConnection,
     stream_id: i64,
-    batch: &Batch,
+    part: Part<'_>,
     prepared: &Prepared<'_>,
 ) -> Result<Vec<Outcome>, sqlx::Error> {
     let rows: Vec<(i64, Option<i64>, Option<String>)> =
         sqlx::query_as(include_str!("sql/committed_outcomes.sql"))
             .bind(stream_id)
-            .bind(batch.start)
-            .bind(batch.end)
+            .bind(part.start)
+            .bind(part.end)
             .fetch_all(&mut *connection)
             .await?;
     let by_offset: HashMap<i64, (Option<i64>, Option<String>)> = rows

@@ -107,6 +107,8 @@ pub(crate) struct NewEvent<'b> {
     pub(crate) source_offset: i64,
     pub(crate) event: &'b RunEvent,
     pub(crate) content: Digest,
+    /// The chain digest of the event before it in its run, as it was believed to be.
+    pub(crate) previous_chain: Digest,
     pub(crate) chain: Digest,
 }
 
@@ -190,9 +192,10 @@ fn next_event<'b>(
     persisted_at: DateTime<Utc>,
 ) -> NewEvent<'b> {
     let event = prepared.event;
+    let previous_chain = run.chain;
     run.head_seq += 1;
     run.chain = chain_digest(
-        run.chain,
+        previous_chain,
         run.head_seq,
         event.event_id,
         event.idempotency_key,
@@ -214,6 +217,7 @@ fn next_event<'b>(
         source_offset,
         event,
         content,
+        previous_chain,
         chain: run.chain,
     }
 }

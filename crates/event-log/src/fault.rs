@@ -9,6 +9,9 @@ pub enum FaultClass {
     Record,
     /// The environment: the whole batch again, with backoff, for ever. Never a dead letter.
     Environment,
+    /// The server cancelled a statement that took too long, or an administrator did: less at once. One
+    /// record alone that is cancelled is the environment's.
+    Cancelled,
     /// A unique constraint spoke: what was known is out of date; look again.
     Unique,
     /// A bug or a misconfiguration: stop and say what to do.
@@ -33,20 +36,23 @@ pub fn classify(error: &Error) -> FaultClass {
     let table = error.as_database_error().and_then(|e| e.table());
     match code.as_str() {
         "23505" => FaultClass::Unique,
+        "57014" => FaultClass::Cancelled,
         "23514" | "23502" if matches!(table, Some("event" | "dead_letter" | "run")) => {
             FaultClass::Record
         }
+        // A constraint that Runlog did not make (23503 and others: it has no foreign keys, triggers or
+        // exclusions of its own) may mean one record. On its own bookkeeping it is a bug.
+        code if code.starts_with("23") && table != Some("stream") => FaultClass::Unlisted,
         "54000" | "54001" => FaultClass::Record,
-        // Serialization failure, deadlock, lock not available, read-only standby, cancelled
-        // statement, session or transaction timeout: another try meets another world.
-        "40001" | "40P01" | "55P03" | "25006" | "57014" | "25P03" | "25P04" => {
-            FaultClass::Environment
-        }
         code => match &code[..2.min(code.len())] {
             "22" => FaultClass::Record,
-            // Connection, resources, operator intervention, I/O.
-            "08" | "53" | "57" | "58" => FaultClass::Environment,
-            // Constraint, authorisation, syntax or access rule, unknown database or schema.
+            // Connection; invalid transaction state (also a read-only standby, 25006, and the session
+            // limits 25P02 to 25P04: the connection is closed, the next one is in a known state);
+            // rollback (serialization failure, deadlock); resources; a lock or an object that is not
+            // available now; operator intervention; I/O. Another try meets another world.
+            "08" | "25" | "40" | "53" | "55" | "57" | "58" => FaultClass::Environment,
+            // Constraint of the stream row, authorisation, syntax or access rule, unknown database or
+            // schema.
             "23" | "28" | "42" | "3D" | "3F" => FaultClass::Fatal,
             _ => FaultClass::Unlisted,
         },

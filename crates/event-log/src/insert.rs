@@ -10,13 +10,13 @@ use uuid::Uuid;
 
 use crate::decide::{Decision, NewDeadLetter, NewEvent, is_storable};
 use crate::known;
-use crate::record::{Batch, Header, Outcome};
+use crate::record::{Header, Outcome, Part};
 
 /// Why an insert did not go through.
 #[derive(Debug)]
 pub(crate) enum InsertError {
     Sql(sqlx::Error),
-    /// The events would have left a hole in some run's runSeq.
+    /// The events do not continue some run: a hole in its runSeq, or another chain than the log's.
     Hole,
 }
 
@@ -52,6 +52,12 @@ pub(crate) async fn events(
         };
     }
     let payload = |e: &NewEvent<'_>| e.event.payload.as_ref().map(json_text);
+    let firsts = events
+        .chunk_by(|a, b| a.run_no == b.run_no)
+        .map(|of_run| &of_run[0]);
+    let (runs, chains_before): (Vec<i64>, Vec<&[u8]>) = firsts
+        .map(|first| (first.run_no, first.previous_chain.0.as_slice()))
+        .unzip();
     let inserted = sqlx::query(include_str!("sql/insert_events.sql"))
         .bind(stream_id)
         .bind(persisted_at)
@@ -73,6 +79,8 @@ pub(crate) async fn events(
         .bind(column!(|e| e.event.plan_version.as_str()))
         .bind(column!(|e| e.event.step_id.as_deref()))
         .bind(column!(payload))
+        .bind(runs)
+        .bind(chains_before)
         .execute(connection)
         .await?
         .rows_affected();
@@ -119,26 +127,26 @@ fn owner(id: &Option<String>) -> Option<&str> {
     id.as_deref().filter(|id| is_storable(id))
 }
 
-/// Books the batch in the ledger and moves the stored offset.
+/// Books the part in the ledger and moves the stored offset.
 pub(crate) async fn advance(
     connection: &mut PgConnection,
     stream_id: i64,
-    batch: &Batch,
+    part: Part<'_>,
     decision: &Decision<'_>,
     persisted_at: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
     let count =
         |is: fn(&Outcome) -> bool| decision.outcomes.iter().filter(|o| is(o)).count() as i64;
-    let last = batch.records.last();
+    let last = part.records.last();
     sqlx::query(include_str!("sql/advance_stream.sql"))
         .bind(stream_id)
-        .bind(batch.end)
+        .bind(part.end)
         .bind(count(|o| matches!(o, Outcome::Appended { .. })))
         .bind(count(|o| matches!(o, Outcome::Duplicate(_))))
         .bind(count(|o| {
             matches!(o, Outcome::Conflict(_) | Outcome::DeadLetter(_))
         }))
-        .bind(batch.skipped)
+        .bind(part.skipped)
         .bind(last.map(|r| r.offset))
         .bind(last.map(|r| r.digest().to_vec()))
         .bind(persisted_at)

@@ -20,10 +20,13 @@ pub mod generation;
 mod insert;
 pub mod inspect;
 mod known;
+#[cfg(test)]
+mod protocol_model;
 pub mod read;
 pub mod record;
 mod run_cache;
 pub mod schema;
+mod staging;
 pub mod stream;
 pub mod transaction;
 

@@ -56,7 +56,7 @@ pub fn record_digest(
     hash.finalize().into()
 }
 
-/// Consecutive offsets of one partition: what one transaction appends.
+/// Consecutive offsets of one partition: what is appended at once.
 #[derive(Debug)]
 pub struct Batch {
     /// The first offset of the batch: the stream's stored `next_offset`.
@@ -77,10 +77,58 @@ impl Batch {
             && self.records.iter().all(in_range)
             && self.records.windows(2).all(|w| w[0].offset < w[1].offset)
     }
+
+    /// The batch as one part.
+    pub(crate) fn whole(&self) -> Part<'_> {
+        Part {
+            start: self.start,
+            end: self.end,
+            skipped: self.skipped,
+            records: &self.records,
+        }
+    }
+}
+
+/// Consecutive offsets of a batch: what one transaction appends. Mostly that is the whole batch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part<'b> {
+    pub(crate) start: i64,
+    pub(crate) end: i64,
+    pub(crate) skipped: i64,
+    pub(crate) records: &'b [Record],
+}
+
+impl<'b> Part<'b> {
+    /// Parts it behind its first `records` records; `None` where it has no more than these.
+    pub(crate) fn after(self, records: usize) -> Option<(Self, Self)> {
+        let last = records.checked_sub(1)?;
+        (records < self.records.len()).then(|| self.at(self.records[last].offset + 1))
+    }
+
+    /// Parts it before an offset within it.
+    pub(crate) fn at(self, middle: i64) -> (Self, Self) {
+        let (before, behind) = self
+            .records
+            .split_at(self.records.partition_point(|r| r.offset < middle));
+        let skipped = middle - self.start - before.len() as i64;
+        let first = Self {
+            end: middle,
+            skipped,
+            records: before,
+            ..self
+        };
+        let second = Self {
+            start: middle,
+            skipped: self.skipped - skipped,
+            records: behind,
+            ..self
+        };
+        (first, second)
+    }
 }
 
 /// The event that a key already stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Original {
     /// Its identity.
     pub event_id: Uuid,
@@ -91,7 +139,7 @@ pub struct Original {
 }
 
 /// What became of a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// It is an event of the log.
     Appended {
@@ -104,4 +152,55 @@ pub enum Outcome {
     Conflict(Original),
     /// It is a dead letter for this reason.
     DeadLetter(Reason),
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn batch(start: i64, end: i64, offsets: &[i64]) -> Batch {
+        let record = |offset: &i64| Record {
+            offset: *offset,
+            timestamp_ms: None,
+            key: None,
+            value: None,
+            headers: Vec::new(),
+            verdict: Err(Rejection::new(Reason::Tombstone, "")),
+        };
+        Batch {
+            start,
+            end,
+            skipped: end - start - offsets.len() as i64,
+            records: offsets.iter().map(record).collect(),
+        }
+    }
+
+    fn shape(part: Part<'_>) -> (i64, i64, i64, Vec<i64>) {
+        let offsets = part.records.iter().map(|r| r.offset).collect();
+        (part.start, part.end, part.skipped, offsets)
+    }
+
+    #[test]
+    fn parts_follow_each_other_and_account_for_every_offset() {
+        // Two offsets before the first record, one in the middle, three behind the last.
+        let whole = batch(10, 19, &[12, 13, 15]);
+        assert!(whole.is_accounted());
+        let (first, rest) = whole.whole().after(1).unwrap();
+        assert_eq!(shape(first), (10, 13, 2, vec![12]));
+        assert_eq!(shape(rest), (13, 19, 4, vec![13, 15]));
+        let (second, third) = rest.after(1).unwrap();
+        assert_eq!(shape(second), (13, 14, 0, vec![13]));
+        assert_eq!(shape(third), (14, 19, 4, vec![15]));
+        let (before, behind) = whole.whole().at(15);
+        assert_eq!(shape(before), (10, 15, 3, vec![12, 13]));
+        assert_eq!(shape(behind), (15, 19, 3, vec![15]));
+    }
+
+    #[test]
+    fn nothing_is_parted_behind_its_last_record() {
+        for (offsets, records) in [(&[][..], 1), (&[12], 1), (&[12, 13], 2), (&[12, 13], 0)] {
+            assert!(batch(10, 19, offsets).whole().after(records).is_none());
+        }
+    }
 }

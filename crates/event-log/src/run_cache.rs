@@ -20,7 +20,7 @@ pub(crate) struct KnownKey {
 }
 
 /// One run as far as it is known.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct KnownRun {
     pub(crate) run_no: i64,
     /// The last runSeq; 0 = no events.
@@ -67,12 +67,14 @@ pub(crate) fn run_name(tenant_id: &str, run_id: &str) -> String {
 }
 
 /// Runs by name, the least recently used dropped first.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct RunCache {
     runs: LruCache<String, KnownRun>,
     /// Keys in all runs: what the memory goes with.
     keys: usize,
     max_keys: usize,
+    /// One past the last offset of what it learned from.
+    learned_to: i64,
 }
 
 impl RunCache {
@@ -86,6 +88,7 @@ impl RunCache {
             runs: LruCache::unbounded(),
             keys: 0,
             max_keys: Self::MAX_KEYS,
+            learned_to: i64::MIN,
         }
     }
 
@@ -101,11 +104,27 @@ impl RunCache {
     pub(crate) fn clear(&mut self) {
         self.runs.clear();
         self.keys = 0;
+        self.learned_to = i64::MIN;
+    }
+
+    /// One past the last offset of what it learned from; the least number where that is nothing.
+    pub(crate) fn learned_to(&self) -> i64 {
+        self.learned_to
+    }
+
+    pub(crate) fn note_learned_to(&mut self, end: i64) {
+        self.learned_to = end;
     }
 
     /// Marks a run as just used; whether it is known.
     pub(crate) fn touch(&mut self, name: &str) -> bool {
         self.runs.get(name).is_some()
+    }
+
+    /// Everything that is known, in no order: for the model of the protocol.
+    #[cfg(test)]
+    pub(crate) fn runs(&self) -> impl Iterator<Item = (&String, &KnownRun)> {
+        self.runs.iter()
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&KnownRun> {

@@ -214,22 +214,6 @@ pub async fn halt(
     Ok(updated.rows_affected() == 1)
 }
 
-/// Whether a claim is still the newest one on an open generation: an append asks the same, and this is
-/// for those that have nothing to append. Takes no lock.
-///
-/// # Errors
-/// The database's.
-pub async fn holds(pool: &PgPool, claim: &Claim) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM event_log.stream
-                        WHERE stream_id = $1 AND claim = $2 AND closed_at IS NULL)",
-    )
-    .bind(claim.stream_id)
-    .bind(claim.token)
-    .fetch_one(pool)
-    .await
-}
-
 /// Stores the topic's own id in Kafka where none is stored yet. Does nothing where the claim is no
 /// longer the newest one.
 ///

@@ -103,6 +103,11 @@ async fn a_bug_or_a_misconfiguration_is_fatal() {
                 "SELECT absent.f(1) FROM absent.t; CREATE TABLE absent.t ()",
             ),
             ("42601", "SELEC"),
+            ("23502", "UPDATE event_log.stream SET group_id = NULL"),
+            (
+                "42P05",
+                "PREPARE same AS SELECT 1; PREPARE same AS SELECT 1",
+            ),
         ] {
             let error = error(&database, SESSION, statement).await;
             let found = sqlstate(&error);
@@ -152,8 +157,6 @@ async fn what_another_try_may_find_better_is_the_environments() {
             FaultClass::Environment,
         )
         .await;
-        let slow = ("SET statement_timeout = 20", "SELECT pg_sleep(60)");
-        assert_class(&database, slow.0, slow.1, "57014", FaultClass::Environment).await;
         let suicide = "SELECT pg_terminate_backend(pg_backend_pid())";
         assert_class(
             &database,
@@ -179,6 +182,120 @@ async fn what_another_try_may_find_better_is_the_environments() {
         )
         .await;
         held.rollback().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_statement_that_is_cancelled_is_its_own_class() {
+    with_database(|database| async move {
+        let (limit, sleep) = ("SET statement_timeout = 20", "SELECT pg_sleep(60)");
+        assert_class(&database, limit, sleep, "57014", FaultClass::Cancelled).await;
+        // By an administrator: the backend itself is one.
+        let cancel = "SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(60)";
+        assert_class(&database, SESSION, cancel, "57014", FaultClass::Cancelled).await;
+    })
+    .await;
+}
+
+/// Resources, the state of a session or an object, files: nothing that a record could do.
+#[tokio::test]
+async fn what_the_server_lacks_or_has_in_another_state_is_the_environments() {
+    with_database(|database| async move {
+        // The device is always full.
+        let full = "COPY (SELECT 1) TO '/dev/full'";
+        // Spills far more than it may.
+        let limit = "SET work_mem = '64kB'; SET temp_file_limit = '64kB'";
+        let spill = "SELECT count(*) FROM (SELECT n FROM generate_series(1, 100000) n ORDER BY n DESC OFFSET 1) s";
+        for (code, session, statement) in [
+            ("53100", SESSION, full),
+            ("53400", limit, spill),
+            ("58P01", SESSION, "SELECT pg_read_file('absent')"),
+            ("25001", SESSION, "BEGIN; VACUUM event_log.event"),
+            ("25P01", SESSION, "SAVEPOINT outside"),
+            ("55000", SESSION, "SELECT currval(pg_get_serial_sequence('event_log.stream', 'stream_id'))"),
+        ] {
+            assert_class(&database, session, statement, code, FaultClass::Environment).await;
+        }
+    })
+    .await;
+}
+
+/// A statement after one that failed: the session is not where its client believes it to be.
+#[tokio::test]
+async fn a_transaction_that_has_failed_is_the_environments() {
+    with_database(|database| async move {
+        let mut session = PgConnection::connect_with(&database.options).await.unwrap();
+        for (statement, code) in [
+            ("SELECT 1", None),
+            ("SELECT 1 / 0", Some("22012")),
+            ("SELECT 1", Some("25P02")),
+        ] {
+            if code.is_none() {
+                sqlx::raw_sql("BEGIN").execute(&mut session).await.unwrap();
+            }
+            let result = sqlx::raw_sql(statement).execute(&mut session).await;
+            let found = result.err().and_then(|error| sqlstate(&error));
+            assert_eq!(found.as_deref(), code, "{statement}");
+        }
+        let error = sqlx::raw_sql("SELECT 1")
+            .execute(&mut session)
+            .await
+            .unwrap_err();
+        assert_eq!(classify(&error), FaultClass::Environment);
+    })
+    .await;
+}
+
+/// An operator keeps clients out of the database for a while.
+#[tokio::test]
+async fn a_database_that_takes_no_connections_is_the_environments() {
+    with_database(|database| async move {
+        let name = database.options.get_database().unwrap();
+        let close = format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false");
+        let elsewhere = database.options.clone().database("template1");
+        let mut session = PgConnection::connect_with(&elsewhere).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(close))
+            .execute(&mut session)
+            .await
+            .unwrap();
+        session.close().await.unwrap();
+        let error = PgConnection::connect_with(&database.options)
+            .await
+            .unwrap_err();
+        let found = (sqlstate(&error), classify(&error));
+        assert_eq!(found, (Some("55000".to_owned()), FaultClass::Environment));
+    })
+    .await;
+}
+
+/// Runlog has no foreign key and no exclusion: who adds one may mean a record with it, so it is found
+/// out whether one record alone is refused. The process does not end for it.
+#[tokio::test]
+async fn a_constraint_that_is_not_runlog_s_own_is_unlisted() {
+    with_database(|database| async move {
+        database
+            .run(
+                "CREATE EXTENSION IF NOT EXISTS btree_gist;
+                 ALTER TABLE event_log.event ADD FOREIGN KEY (run_no) REFERENCES event_log.run;
+                 CREATE TABLE slot (n int, EXCLUDE USING gist (n WITH =));
+                 INSERT INTO slot VALUES (1)",
+            )
+            .await
+            .unwrap();
+        for (code, statement) in [
+            ("23503", format!("{AN_EVENT} NULL")),
+            ("23P01", "INSERT INTO slot VALUES (1)".to_owned()),
+        ] {
+            assert_class(&database, SESSION, &statement, code, FaultClass::Unlisted).await;
+        }
+        let on_stream =
+            "ALTER TABLE event_log.stream ADD FOREIGN KEY (stream_id) REFERENCES event_log.run";
+        database.run(on_stream).await.unwrap();
+        let open =
+            "INSERT INTO event_log.stream (topic, partition, group_id, start_offset, next_offset)
+                    VALUES ('t', 9, 'g', 0, 0)";
+        assert_class(&database, SESSION, open, "23503", FaultClass::Fatal).await;
     })
     .await;
 }
@@ -293,9 +410,15 @@ async fn an_idle_transaction_that_the_server_ends_is_the_environments() {
 #[tokio::test]
 async fn an_error_that_nobody_listed_is_unlisted() {
     with_database(|database| async move {
-        for code in ["XX000", "XX001", "P0001", "0A000", "F0000"] {
+        for code in ["XX000", "XX001", "P0001", "23000", "72000", "F0000"] {
             let raise = format!("DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '{code}'; END $$");
             assert_class(&database, SESSION, &raise, code, FaultClass::Unlisted).await;
+        }
+        for (code, statement) in [
+            ("0A000", "SELECT count(*) FROM event_log.event FOR UPDATE"),
+            ("21000", "SELECT (SELECT n FROM generate_series(1, 2) n)"),
+        ] {
+            assert_class(&database, SESSION, statement, code, FaultClass::Unlisted).await;
         }
     })
     .await;

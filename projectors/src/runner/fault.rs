@@ -20,7 +20,8 @@ pub(super) enum Verdict {
 
 pub(super) fn of_database(error: &sqlx::Error) -> Verdict {
     match classify(error) {
-        FaultClass::Environment => Verdict::Retry,
+        // Either way the worker's next batch is smaller.
+        FaultClass::Environment | FaultClass::Cancelled => Verdict::Retry,
         // A violated constraint is fatal to the log's writer, whose rows are its own. Here it is
         // one projection's trouble with one stream.
         FaultClass::Fatal if is_misconfiguration(error) => Verdict::Stop,

@@ -1,5 +1,6 @@
--- Appends the batch's events. Refuses (by inserting nothing) a batch that would leave a hole: a
--- run's new run_seqs must follow each other, and the first must be 1 or follow one in the log.
+-- Appends the batch's events. Refuses (by inserting nothing) a batch that does not continue its runs: a
+-- run's new run_seqs must follow each other, and the first must be 1 or follow an event of the log that
+-- has the chain digest which the new chain was computed from ($21 runs, $22 digests before the batch).
 -- Locks: waits for a concurrent insert of the same (run, seq), key or event id, then fails as unique.
 WITH input AS MATERIALIZED (
   SELECT *
@@ -19,11 +20,14 @@ WITH input AS MATERIALIZED (
     FROM input
     GROUP BY run_no
   ) new
+  LEFT JOIN unnest($21::bigint[], $22::bytea[]) AS before (run_no, chain_digest) USING (run_no)
   WHERE last - first + 1 <> events
-    -- Not as NOT EXISTS, which may be planned as a scan of the whole log.
+    -- Not as NOT EXISTS, which may be planned as a scan of the whole log. No such event: NULL.
     OR first > 1 AND (
-      SELECT e.run_seq FROM event_log.event e WHERE e.run_no = new.run_no AND e.run_seq = new.first - 1
-    ) IS NULL
+      SELECT e.chain_digest = before.chain_digest
+      FROM event_log.event e
+      WHERE e.run_no = new.run_no AND e.run_seq = new.first - 1
+    ) IS NOT TRUE
 )
 INSERT INTO event_log.event (
   run_no, run_seq, stream_id, source_offset, emitted_at, persisted_at, event_id, engine_attempt_id,

@@ -186,7 +186,7 @@ async fn a_database_that_went_back_is_noticed() {
 }
 
 #[tokio::test]
-async fn part_of_a_committed_batch_is_no_batch() {
+async fn a_batch_of_which_the_first_part_was_committed_is_completed() {
     with_database(|database| async move {
         let mut writer = database.writer(0).await;
         let events = ["a", "b", "c"].map(|step| event("t", "run", step));
@@ -195,17 +195,73 @@ async fn part_of_a_committed_batch_is_no_batch() {
             .await
             .unwrap();
         let longer = batch(0, events.into_iter().chain([event("t", "run", "d")]));
-        let result = writer.append(&database.pool, &longer).await;
+        for _ in 0..2 {
+            let appended = writer.append(&database.pool, &longer).await.unwrap();
+            let expected = [1, 2, 3, 4].map(|run_seq| Outcome::Appended { run_seq });
+            assert_eq!(appended.outcomes, expected);
+            assert_eq!(rows(&database).await, 4 + 1);
+        }
+        let shorter = batch(1, [event("t", "run", "b")]);
+        let appended = writer.append(&database.pool, &shorter).await.unwrap();
+        assert_eq!(appended.outcomes, [Outcome::Appended { run_seq: 2 }]);
+        let beyond = batch(5, [event("t", "run", "f")]);
+        let result = writer.append(&database.pool, &beyond).await;
+        let moved = Err((4, 5));
+        let found = result.map_err(|error| match error {
+            AppendError::Moved { stored, start } => (stored, start),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(found.map(|_| ()), moved);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_writer_with_nothing_to_append_can_look_whether_its_row_is_as_it_left_it() {
+    with_database(|database| async move {
+        let mut writer = database.writer(0).await;
+        writer
+            .append(&database.pool, &batch(0, [event("t", "run", "a")]))
+            .await
+            .unwrap();
+        writer.look(&database.pool, 1).await.unwrap();
+        // Without waiting for whoever holds the row.
+        let mut held = database.pool.begin().await.unwrap();
+        sqlx::query("SELECT FROM event_log.stream FOR UPDATE")
+            .execute(&mut *held)
+            .await
+            .unwrap();
+        writer.look(&database.pool, 1).await.unwrap();
+        held.rollback().await.unwrap();
+        // What a standby without the last commit would hold.
+        database
+            .run(
+                "ALTER TABLE event_log.stream DISABLE TRIGGER USER;
+                 UPDATE event_log.stream SET next_offset = 0, appended = 0",
+            )
+            .await
+            .unwrap();
+        let looked = writer.look(&database.pool, 1).await;
         assert!(
             matches!(
-                result,
+                looked,
                 Err(AppendError::Moved {
-                    stored: 3,
-                    start: 0
+                    stored: 0,
+                    start: 1
                 })
             ),
-            "{result:?}"
+            "{looked:?}"
         );
+        database.claim(0).await;
+        let looked = writer.look(&database.pool, 0).await;
+        assert!(matches!(looked, Err(AppendError::Fenced)), "{looked:?}");
+        let last = database.writer(0).await;
+        database
+            .run("UPDATE event_log.stream SET closed_at = now()")
+            .await
+            .unwrap();
+        let looked = last.look(&database.pool, 0).await;
+        assert!(matches!(looked, Err(AppendError::Fenced)), "{looked:?}");
     })
     .await;
 }

@@ -174,8 +174,9 @@ async fn the_constraints_hold_what_the_code_promises() {
     .await;
 }
 
-/// Offers events with these runSeqs to the statement that all appends go through; how many it took.
-async fn offer(database: &Database, run_seqs: &[i64]) -> u64 {
+/// Offers events with these runSeqs to the statement that all appends go through, as following on this
+/// chain digest; how many it took.
+async fn offer(database: &Database, run_seqs: &[i64], chain_before: &[u8]) -> u64 {
     let n = run_seqs.len();
     let run_no = database.number("SELECT run_no FROM event_log.run").await;
     let digests: Vec<_> = run_seqs.iter().map(|seq| vec![*seq as u8; 32]).collect();
@@ -207,6 +208,8 @@ async fn offer(database: &Database, run_seqs: &[i64]) -> u64 {
         .bind(texts())
         .bind(texts())
         .bind(vec![None::<&str>; n])
+        .bind(vec![run_no])
+        .bind(vec![chain_before])
         .execute(&mut *transaction)
         .await
         .unwrap()
@@ -219,9 +222,38 @@ async fn offer(database: &Database, run_seqs: &[i64]) -> u64 {
 async fn a_hole_in_run_seq_cannot_be_inserted() {
     with_database(|database| async move {
         with_an_event(&database).await;
-        assert_eq!(offer(&database, &[2, 3, 4]).await, 3);
-        assert_eq!(offer(&database, &[3]).await, 0, "2 is missing");
-        assert_eq!(offer(&database, &[2, 4]).await, 0, "3 is missing");
+        let chain = chain_of_the_event(&database).await;
+        assert_eq!(offer(&database, &[2, 3, 4], &chain).await, 3);
+        assert_eq!(offer(&database, &[3], &chain).await, 0, "2 is missing");
+        assert_eq!(offer(&database, &[2, 4], &chain).await, 0, "3 is missing");
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_chain_that_does_not_follow_on_the_log_cannot_be_inserted() {
+    with_database(|database| async move {
+        with_an_event(&database).await;
+        let chain = chain_of_the_event(&database).await;
+        assert_eq!(offer(&database, &[2], &chain).await, 1);
+        assert_eq!(offer(&database, &[2], &[7; 32]).await, 0);
+        // The first event of a run follows on nothing.
+        database
+            .run(
+                "ALTER TABLE event_log.event DISABLE TRIGGER USER;
+                 DELETE FROM event_log.event",
+            )
+            .await
+            .unwrap();
+        assert_eq!(offer(&database, &[2], &chain).await, 0);
+        assert_eq!(offer(&database, &[1], &[7; 32]).await, 1);
+    })
+    .await;
+}
+
+async fn chain_of_the_event(database: &Database) -> Vec<u8> {
+    sqlx::query_scalar("SELECT chain_digest FROM event_log.event")
+        .fetch_one(&database.pool)
+        .await
+        .unwrap()
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, unreachable_pub)]
 
 mod bookkeeping;
+mod cancelled;
 mod concurrency;
 mod dead_letters;
 mod deadlocks;

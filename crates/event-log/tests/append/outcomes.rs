@@ -1,11 +1,13 @@
 //! What becomes of records that one writer appends.
 
 use event_log::{AppendError, FaultClass, Original, Outcome, StreamWriter};
-use run_events::{Reason, RunEvent};
+use run_events::digest::chain_digest;
+use run_events::{Digest, Reason, RunEvent};
 use uuid::Uuid;
 
 use crate::support::database::{Database, with_database};
 use crate::support::events::{batch, event, event_with, shape};
+use crate::support::refusing_server::refusing;
 
 /// Appends with a writer whose cache is warm, cold, or whose every insert fails at first.
 async fn outcomes(
@@ -259,6 +261,49 @@ async fn an_operator_s_hand_cannot_make_the_writer_skip_a_run_seq() {
 }
 
 #[tokio::test]
+async fn a_memory_of_an_event_that_another_has_replaced_does_not_break_the_chain() {
+    with_database(|database| async move {
+        let mut writer = database.writer(0).await;
+        let lost = batch(0, [event("t", "run", "lost")]);
+        writer.append(&database.pool, &lost).await.unwrap();
+        // The writer's memory says head 1. As after a failover that lost that event, another partition's
+        // is there now, with the same runSeq.
+        database
+            .run(
+                "ALTER TABLE event_log.event DISABLE TRIGGER USER;
+                 DELETE FROM event_log.event",
+            )
+            .await
+            .unwrap();
+        let (first, second) = (event("t", "run", "first"), event("t", "run", "second"));
+        let mut other = database.writer(1).await;
+        let others = batch(0, [first.clone()]);
+        other.append(&database.pool, &others).await.unwrap();
+        let next = batch(1, [second.clone()]);
+        let appended = writer.append(&database.pool, &next).await.unwrap();
+        assert_eq!(appended.outcomes, [Outcome::Appended { run_seq: 2 }]);
+        let chains: Vec<[u8; 32]> =
+            sqlx::query_scalar("SELECT chain_digest FROM event_log.event ORDER BY run_seq")
+                .fetch_all(&database.pool)
+                .await
+                .unwrap();
+        let (mut chain, mut expected) = (Digest::CHAIN_START, Vec::new());
+        for (seq, event) in (1..).zip([first, second]) {
+            let content = event.content_digest().unwrap();
+            let (id, key, attempt) = (
+                event.event_id,
+                event.idempotency_key,
+                event.engine_attempt_id,
+            );
+            chain = chain_digest(chain, seq, id, key, event.emitted_at, attempt, content);
+            expected.push(chain.0);
+        }
+        assert_eq!(chains, expected);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_lost_server_is_the_environment_s_fault() {
     with_database(|database| async move {
         let mut writer = database.writer(0).await;
@@ -279,6 +324,34 @@ async fn a_lost_server_is_the_environment_s_fault() {
             .append(&database.pool, &batch(0, [event("t", "run", "a")]))
             .await
             .unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_error_before_the_first_statement_is_no_record_s_whatever_it_says() {
+    with_database(|database| async move {
+        let mut writer = database.writer(0).await;
+        let one = batch(0, [event("t", "run", "a")]);
+        for (sqlstate, expected) in [
+            ("08006", FaultClass::Environment),
+            ("08P01", FaultClass::Environment),
+            ("57P03", FaultClass::Environment),
+            ("57014", FaultClass::Environment),
+            ("XX000", FaultClass::Environment),
+            ("22023", FaultClass::Environment),
+            ("28P01", FaultClass::Fatal),
+            ("3D000", FaultClass::Fatal),
+        ] {
+            let result = writer.append(&refusing(sqlstate).await, &one).await;
+            match result {
+                Err(AppendError::Fault { class, offset, .. }) => {
+                    assert_eq!((class, offset), (expected, None), "{sqlstate}");
+                }
+                other => panic!("{sqlstate}: {other:?}"),
+            }
+        }
+        writer.append(&database.pool, &one).await.unwrap();
     })
     .await;
 }

@@ -160,35 +160,72 @@ async fn ids_that_text_cannot_hold_become_dead_letters_that_do_not_fail_themselv
     .await;
 }
 
+/// The caller halts the partition then; the process goes on.
 #[tokio::test]
 async fn a_record_that_fails_for_an_unknown_reason_is_named_and_nothing_is_written() {
     with_database(|database| async move {
-        refuse_poison(&database, "XX001").await;
         let mut writer = database.writer(0).await;
         let events = [
             event("t", "run", "a"),
             poison("t", "run", "b"),
             event("t", "run", "c"),
         ];
-        let result = writer.append(&database.pool, &batch(0, events)).await;
-        match result {
-            Err(AppendError::Fault { class, offset, .. }) => {
-                assert_eq!((class, offset), (FaultClass::Unlisted, Some(1)));
+        for sqlstate in ["XX001", "P0001", "23503"] {
+            refuse_poison(&database, sqlstate).await;
+            let result = writer
+                .append(&database.pool, &batch(0, events.clone()))
+                .await;
+            match result {
+                Err(AppendError::Fault { class, offset, .. }) => {
+                    assert_eq!((class, offset), (FaultClass::Unlisted, Some(1)));
+                }
+                other => panic!("{sqlstate}: {other:?}"),
             }
+            let written = "SELECT (SELECT count(*) FROM event_log.event)
+                + (SELECT count(*) FROM event_log.dead_letter) + (SELECT next_offset FROM event_log.stream)";
+            assert_eq!(database.number(written).await, 0);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_unique_violation_that_comes_again_is_tried_a_few_times_and_then_left_to_the_environment()
+{
+    with_database(|database| async move {
+        // As if another partition were always faster. Sequences do not roll back.
+        database
+            .run(
+                "CREATE SEQUENCE tries START 1;
+                 CREATE FUNCTION be_late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                   PERFORM nextval('tries');
+                   RAISE EXCEPTION 'late' USING ERRCODE = 'unique_violation';
+                 END $$;
+                 CREATE TRIGGER be_late BEFORE INSERT ON event_log.event
+                   FOR EACH ROW EXECUTE FUNCTION be_late()",
+            )
+            .await
+            .unwrap();
+        let mut writer = database.writer(0).await;
+        let one = batch(0, [event("t", "run", "a")]);
+        let result = writer.append(&database.pool, &one).await;
+        match result {
+            Err(AppendError::Fault { class, .. }) => assert_eq!(class, FaultClass::Environment),
             other => panic!("{other:?}"),
         }
+        let tries = "SELECT last_value FROM tries";
         assert_eq!(
-            database
-                .number("SELECT count(*) FROM event_log.event")
-                .await,
-            0
+            database.number(tries).await,
+            1 + 5,
+            "one fast, five checked"
         );
-        assert_eq!(
-            database
-                .number("SELECT next_offset FROM event_log.stream")
-                .await,
-            0
-        );
+        assert_eq!(dead_letters(&database).await, []);
+        database
+            .run("DROP TRIGGER be_late ON event_log.event")
+            .await
+            .unwrap();
+        let appended = writer.append(&database.pool, &one).await.unwrap();
+        assert_eq!(appended.outcomes, [Outcome::Appended { run_seq: 1 }]);
     })
     .await;
 }
