@@ -2,10 +2,11 @@
 //! operator. Called by the group's callbacks ([`crate::group`]) and by [`crate::poll`].
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use event_log::{Claim, Halt};
 use rdkafka::{Offset, TopicPartitionList};
+use service::backoff::Backoff;
 
 use crate::claims::{self, Claimed};
 use crate::group::{Group, News};
@@ -25,20 +26,23 @@ impl Group {
             Some(Held::Waiting(waiting)) => waiting.log,
             _ => KnownLog::default(),
         };
+        let waits = |trouble| {
+            Held::Waiting(Waiting {
+                trouble,
+                log,
+                ..Waiting::soon()
+            })
+        };
         let held = match claimed {
             Claimed::Ours(claim) => self.take_claim(name, claim, log, list),
-            Claimed::NeverRead => Held::Waiting(Waiting::soon()),
+            Claimed::NeverRead => waits(None),
             Claimed::Later(reason) => {
                 tracing::warn!(partition = %name, reason, "cannot claim it now; trying again");
-                let trouble = Some(format!("cannot claim {name}: {reason}"));
-                Held::Waiting(Waiting {
-                    trouble,
-                    ..Waiting::soon()
-                })
+                waits(Some(format!("cannot claim {name}: {reason}")))
             }
             Claimed::Never(error) => {
                 self.set_fatal(anyhow::Error::new(error));
-                Held::Waiting(Waiting::soon())
+                waits(None)
             }
         };
         self.partitions().insert(name, held);
@@ -172,9 +176,7 @@ impl Group {
 impl Waiting {
     /// To be claimed again soon.
     pub(crate) fn soon() -> Self {
-        use std::time::Duration;
-        let mut backoff =
-            service::backoff::Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
+        let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
         Self {
             retry_at: Instant::now() + backoff.next_delay(),
             backoff,

@@ -301,42 +301,66 @@ async fn partitions_that_are_added_are_read_and_runs_that_move_keep_one_sequence
     ends_well(ingest).await;
 }
 
-/// The backends of claims that wait for a locked stream row.
-const WAITING_CLAIMS: &str = "FROM pg_stat_activity WHERE datname = current_database()
-    AND wait_event_type = 'Lock' AND query LIKE '%UPDATE event_log.stream%SET claim%'";
+/// Holds claims back, before they come to the stream row, while the row of `hold` says so. Those that
+/// are held wait for the lock 1.
+const HOLD_CLAIMS: &str = "
+    CREATE TABLE public.hold AS SELECT true AS held;
+    CREATE FUNCTION public.hold() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+      IF current_query() LIKE '%SET claim%' AND (SELECT held FROM public.hold) THEN
+        PERFORM pg_advisory_xact_lock_shared(1);
+      END IF;
+      RETURN NULL;
+    END $$;
+    CREATE TRIGGER hold BEFORE UPDATE ON event_log.stream EXECUTE FUNCTION public.hold()";
+/// The backends of the claims that are held.
+const HELD_CLAIMS: &str = "FROM pg_stat_activity WHERE datname = current_database()
+    AND wait_event = 'advisory' AND query LIKE '%UPDATE event_log.stream%SET claim%'";
 
-/// A process stands still while its claims wait inside the group's callback, so that they are made
-/// behind its back, or fail; the others take over; it comes back.
-async fn a_process_stands_still_while_it_claims(claims_fail: bool, seed: u64) {
+/// Two processes, one of which stands still inside the group's callback, in the middle of its claims.
+/// The other one has got its partitions back since, by claims of its own.
+struct Standstill {
+    pipeline: Pipeline,
+    other: Process,
+    still: Process,
+    produced: Vec<Produced>,
+    /// Holds the claims.
+    holder: PgConnection,
+}
+
+async fn standstill(seed: u64) -> Standstill {
     let pipeline = Pipeline::fresh(4).await.unwrap();
     let mut other = ingest(&pipeline, &[]);
     other.wait_ready().await.unwrap();
     let mut produced = pipeline.topic.send(&records(seed, 200, 4)).await.unwrap();
     pipeline.wait_ingested(SOON).await.unwrap();
-    let mut holder = pipeline.database.pool.begin().await.unwrap();
-    holder
-        .execute("SELECT FROM event_log.stream FOR UPDATE")
+    let mut holder = PgConnection::connect(&pipeline.database.url).await.unwrap();
+    holder.execute("SELECT pg_advisory_lock(1)").await.unwrap();
+    sqlx::raw_sql(HOLD_CLAIMS)
+        .execute(&mut holder)
         .await
         .unwrap();
-    let mut still = ingest(&pipeline, &[]);
-    let mut pool = pipeline.database.pool.acquire().await.unwrap();
-    wait_until("claims to wait for a lock", SOON, async || {
-        let count: i64 =
-            sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) {WAITING_CLAIMS}")))
-                .fetch_one(&mut *pool)
-                .await?;
+    // The database waits for longer than the group does.
+    let patient = [
+        ("RUNLOG_DATABASE__LOCK_TIMEOUT", "2m"),
+        ("RUNLOG_DATABASE__STATEMENT_TIMEOUT", "2m"),
+    ];
+    let still = ingest(&pipeline, &patient);
+    wait_until("claims to be held", SOON, async || {
+        let count = format!("SELECT count(*) {HELD_CLAIMS}");
+        let count: i64 = sqlx::query_scalar(AssertSqlSafe(count))
+            .fetch_one(&pipeline.database.pool)
+            .await?;
         ensure!(count > 0, "no claim waits");
         Ok(())
     })
     .await
     .unwrap();
     still.signal("STOP").unwrap();
-    if claims_fail {
-        let kill = format!("SELECT pg_terminate_backend(pid) {WAITING_CLAIMS}");
-        pool.execute(AssertSqlSafe(kill)).await.unwrap();
-    }
-    drop(pool);
-    holder.rollback().await.unwrap();
+    holder
+        .execute("UPDATE public.hold SET held = false")
+        .await
+        .unwrap();
     // The group gives its partitions away after the session's 6 s.
     produced.extend(
         pipeline
@@ -347,38 +371,59 @@ async fn a_process_stands_still_while_it_claims(claims_fail: bool, seed: u64) {
     );
     pipeline.wait_ingested(SOON).await.unwrap();
     owned_by(&pipeline, &[&other]).await;
-    still.signal("CONT").unwrap();
-    produced.extend(
-        pipeline
-            .topic
-            .send(&records(seed + 2, 400, 4))
-            .await
-            .unwrap(),
-    );
-    owned_by(&pipeline, &[&other, &still]).await;
-    still.wait_ready().await.unwrap();
-    produced.extend(
-        pipeline
-            .topic
-            .send(&records(seed + 3, 400, 4))
-            .await
-            .unwrap(),
-    );
-    assert_as_sent(&pipeline, &produced).await;
-    for mut process in [other, still] {
-        process.wait_ready().await.unwrap();
-        ends_well(process).await;
+    Standstill {
+        pipeline,
+        other,
+        still,
+        produced,
+        holder,
+    }
+}
+
+impl Standstill {
+    async fn send(&mut self, seed: u64) {
+        let records = records(seed, 400, 4);
+        self.produced
+            .extend(self.pipeline.topic.send(&records).await.unwrap());
+    }
+
+    /// Lets the process go on. Whoever the group names reads in the end, and no partition is alone.
+    async fn goes_on(mut self, seed: u64) {
+        self.still.signal("CONT").unwrap();
+        self.send(seed).await;
+        owned_by(&self.pipeline, &[&self.other, &self.still]).await;
+        self.still.wait_ready().await.unwrap();
+        self.send(seed + 1).await;
+        assert_as_sent(&self.pipeline, &self.produced).await;
+        for mut process in [self.other, self.still] {
+            process.wait_ready().await.unwrap();
+            ends_well(process).await;
+        }
     }
 }
 
 #[tokio::test]
-async fn a_process_that_stands_still_while_its_claims_are_made_leaves_no_partition_alone() {
-    a_process_stands_still_while_it_claims(false, 104).await;
+async fn claims_that_are_made_too_late_leave_no_partition_alone() {
+    let mut stands = standstill(104).await;
+    // Its claims come behind those of the process that reads now, which is fenced and claims again.
+    stands
+        .holder
+        .execute("SELECT pg_advisory_unlock(1)")
+        .await
+        .unwrap();
+    owned_by(&stands.pipeline, &[&stands.other, &stands.still]).await;
+    stands.send(106).await;
+    stands.pipeline.wait_ingested(SOON).await.unwrap();
+    owned_by(&stands.pipeline, &[&stands.other]).await;
+    stands.goes_on(107).await;
 }
 
 #[tokio::test]
-async fn a_process_that_stands_still_while_its_claims_fail_leaves_no_partition_alone() {
-    a_process_stands_still_while_it_claims(true, 108).await;
+async fn claims_that_fail_behind_a_process_that_stands_still_leave_no_partition_alone() {
+    let mut stands = standstill(109).await;
+    let kill = format!("SELECT pg_terminate_backend(pid) {HELD_CLAIMS}");
+    stands.holder.execute(AssertSqlSafe(kill)).await.unwrap();
+    stands.goes_on(111).await;
 }
 
 /// Takes everybody off the database, and gives it back as `swap` left it. Ingest must stand still.
