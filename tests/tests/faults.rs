@@ -176,29 +176,42 @@ async fn a_process_that_stands_still_inside_a_transaction_frees_its_partition() 
     }
 }
 
-/// Stops the process, and lets it go on again until it is caught with a transaction open.
+/// Stops the process while its batches of both of its partitions are under way: those of all four
+/// wait for a lock until it stands still.
 async fn stop_inside_a_transaction(pipeline: &Pipeline, process: &Process) {
-    // Idle for so long, and past the statement that locks the stream row: nobody drives it.
-    let open = "SELECT count(*) FROM pg_stat_activity
-         WHERE datname = current_database() AND state = 'idle in transaction'
-           AND query NOT LIKE 'BEGIN%' AND clock_timestamp() - state_change > interval '150 ms'";
-    wait_until(
-        "an open transaction of a stopped process",
-        SOON,
-        async || {
-            process.signal("STOP")?;
-            // What the server was asked to do before is done in a moment.
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            let count: i64 = sqlx::query_scalar(open)
-                .fetch_one(&pipeline.database.pool)
-                .await?;
-            if count == 0 {
-                process.signal("CONT")?;
-            }
-            ensure!(count > 0, "no transaction is open");
-            Ok(())
-        },
-    )
+    let mut lock = pipeline.database.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE event_log.dead_letter IN EXCLUSIVE MODE")
+        .execute(&mut *lock)
+        .await
+        .unwrap();
+    let count = async |of: &'static str| -> anyhow::Result<i64> {
+        let count = sqlx::query_scalar(of).fetch_one(&pipeline.database.pool);
+        Ok(count.await?)
+    };
+    wait_until("a batch of every partition to wait", SOON, async || {
+        let waiting = count(
+            "SELECT count(*) FROM pg_stat_activity
+             WHERE datname = current_database() AND wait_event_type = 'Lock'
+               AND query LIKE '%INTO event_log.dead_letter%'",
+        );
+        let waiting = waiting.await?;
+        ensure!(waiting == 4, "{waiting} of 4");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    process.signal("STOP").unwrap();
+    lock.rollback().await.unwrap();
+    wait_until("transactions that nobody drives", SOON, async || {
+        let open = count(
+            "SELECT count(*) FROM pg_stat_activity
+             WHERE datname = current_database() AND state = 'idle in transaction'
+               AND clock_timestamp() - state_change > interval '500 ms'",
+        );
+        let open = open.await?;
+        ensure!(open == 2, "{open} of 2");
+        Ok(())
+    })
     .await
     .unwrap();
 }
