@@ -3,6 +3,7 @@
 
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -30,6 +31,8 @@ pub(crate) struct Group {
     topic_ids: Mutex<TopicIds>,
     /// What the client library said last about an error that `poll` returns without its words.
     last_words: Mutex<String>,
+    /// Since when the client library is connected to no broker.
+    unconnected: Mutex<Option<Instant>>,
     /// What has to end the process, found inside a callback.
     fatal: Mutex<Option<anyhow::Error>>,
 }
@@ -59,6 +62,7 @@ impl Group {
             partitions: Mutex::default(),
             topic_ids: Mutex::default(),
             last_words: Mutex::default(),
+            unconnected: Mutex::default(),
             fatal: Mutex::default(),
         }
     }
@@ -82,6 +86,22 @@ impl Group {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Since when the client library is connected to no broker, if that is so.
+    pub(crate) fn unconnected(&self) -> Option<Instant> {
+        let unconnected = &self.unconnected;
+        *unconnected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_connected(&self, is_connected: bool) {
+        let unconnected = self.unconnected.lock();
+        let mut unconnected = unconnected.unwrap_or_else(PoisonError::into_inner);
+        *unconnected = match *unconnected {
+            _ if is_connected => None,
+            None => Some(Instant::now()),
+            since => since,
+        };
     }
 
     /// What has to end the process, if anything.
@@ -198,8 +218,15 @@ fn is_up(statistics: &Statistics, broker: i32) -> bool {
     brokers.any(|known| known.nodeid == broker && known.state == "UP")
 }
 
+/// Whether the client library is connected to any broker.
+fn is_connected(statistics: &Statistics) -> bool {
+    let mut brokers = statistics.brokers.values();
+    brokers.any(|known| known.source != "logical" && known.state == "UP")
+}
+
 impl ClientContext for Group {
     fn stats(&self, statistics: Statistics) {
+        self.note_connected(is_connected(&statistics));
         let mut partitions = self.partitions();
         for (topic, partition, reading) in partitions.readings() {
             let known = statistics
@@ -234,7 +261,12 @@ impl ClientContext for Group {
             // The end of a partition, which poll returns too.
             return;
         }
-        tracing::warn!(%error, reason, "the Kafka client reports an error");
+        // While Kafka is away the same is said many times a second.
+        if self.last_words() == reason {
+            tracing::debug!(%error, reason, "the Kafka client reports the same error");
+        } else {
+            tracing::warn!(%error, reason, "the Kafka client reports an error");
+        }
         let last_words = &self.last_words;
         reason.clone_into(&mut last_words.lock().unwrap_or_else(PoisonError::into_inner));
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {

@@ -31,6 +31,8 @@ pub(crate) struct Metrics {
     pub(crate) fenced: IntCounter,
     /// Retries of a batch after a fault of the environment.
     pub(crate) retries: IntCounter,
+    /// New Kafka clients in the place of ones that could do nothing more.
+    pub(crate) renewed_clients: IntCounter,
     /// How long the partition that waits longest has had records without storing one.
     pub(crate) unmoved_seconds: IntGauge,
     /// Fields of accepted events that the contract does not know.
@@ -120,6 +122,10 @@ impl Metrics {
                 registry.register(Box::new(metric.clone()))?;
                 metric
             },
+            renewed_clients: counter(
+                "runlog_ingest_renewed_clients_total",
+                "New Kafka clients in the place of ones that had lost their brokers for good, or were fenced.",
+            )?,
             unknown_fields: counter(
                 "runlog_ingest_unknown_fields_total",
                 "JSON fields of accepted events that the contract does not know.",

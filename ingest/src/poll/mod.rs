@@ -2,11 +2,12 @@
 //! order. Nothing here waits for the database, apart from the group's callbacks, which are bounded.
 
 mod lost;
+mod membership;
+mod reach;
 mod upkeep;
 
-use std::fmt;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -14,9 +15,6 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{ClientConfig, TopicPartitionList};
-use service::database::START_WAIT;
-use service::exit::Unreachable;
-use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::assignment::show_to_kafka;
@@ -29,112 +27,26 @@ use crate::resume::{self, Compared, Finding};
 use crate::topic_ids::Asker;
 use crate::worker::Notice;
 use crate::{Shared, condition};
+use membership::ClientEnd;
+pub(crate) use membership::run;
 
 /// How long one poll waits for a record; a record that is there returns at once.
 const POLL: Duration = Duration::from_millis(50);
 /// How often notices are read and paused partitions looked at.
 const HOUSEKEEPING: Duration = Duration::from_millis(20);
 
-/// A static member that is fenced again within this time shares its name with another process.
-const FENCED_AGAIN: Duration = Duration::from_secs(60);
-
-/// The broker takes this process's requests for another one's (KIP-345).
-#[derive(Debug)]
-struct InstanceFenced(String);
-
-impl fmt::Display for InstanceFenced {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for InstanceFenced {}
-
-/// Runs the consumer until `stop`, then lets the batches under way finish and leaves the group.
-///
-/// A static member may be fenced by itself: it joins again after a lost connection, and a request from
-/// before is still on its way. The client library then does nothing more, so a new one joins, once.
-pub(crate) fn run(
-    config: &ClientConfig,
-    shared: &Arc<Shared>,
-    runtime: &Handle,
-    stop: &CancellationToken,
-) -> anyhow::Result<()> {
-    let mut fenced: Option<Instant> = None;
-    loop {
-        match take_part(config, shared, runtime.clone(), stop) {
-            Err(error)
-                if error.is::<InstanceFenced>()
-                    && fenced.is_none_or(|at| at.elapsed() > FENCED_AGAIN) =>
-            {
-                tracing::warn!("{error}; joining once more");
-                fenced = Some(Instant::now());
-            }
-            result => return result,
-        }
-    }
-}
-
-/// One membership in the group, from the first question to Kafka to the last answer.
-fn take_part(
-    config: &ClientConfig,
-    shared: &Arc<Shared>,
-    runtime: Handle,
-    stop: &CancellationToken,
-) -> anyhow::Result<()> {
-    let (notify, notices) = channel();
-    let (tell, news) = channel();
-    let group = Group::new(Arc::clone(shared), runtime, notify, tell);
-    let consumer: BaseConsumer<Group> = config
-        .create_with_context(group)
-        .context("cannot make a Kafka consumer")?;
-    if !reach_kafka(&consumer, shared, stop)? {
-        return Ok(());
-    }
-    let result = Poller::new(&consumer, shared, notices, news).and_then(|poller| poller.run(stop));
-    // Closes the consumer: leaves the group, so that its other members take over at once.
-    drop(consumer);
-    result
-}
-
-/// Waits a while for Kafka to answer; false = shut down before that. Whether it knows the topics is
-/// another matter, which may still mend itself.
-fn reach_kafka(
-    consumer: &BaseConsumer<Group>,
-    shared: &Shared,
-    stop: &CancellationToken,
-) -> anyhow::Result<bool> {
-    let deadline = Instant::now() + START_WAIT;
-    while !stop.is_cancelled() {
-        let Err(error) = consumer.fetch_metadata(None, Duration::from_secs(2)) else {
-            return Ok(true);
-        };
-        let kafka = &shared.config.kafka;
-        let reason = format!(
-            "cannot reach Kafka at kafka.bootstrap_servers = {} (set by {}): {error}",
-            kafka.bootstrap_servers, kafka.bootstrap_servers_source
-        );
-        if Instant::now() >= deadline {
-            let advice = "check that a broker runs there and that kafka.properties fit it";
-            return Err(Unreachable::new(format!("{reason}; {advice}")).into());
-        }
-        tracing::warn!("{reason}; still trying");
-        shared.health.set_unready(condition::KAFKA, reason);
-        // An answer that fails at once must not be asked for again and again.
-        std::thread::sleep(Duration::from_millis(500));
-    }
-    Ok(false)
-}
-
 struct Poller<'c> {
     consumer: &'c BaseConsumer<Group>,
     shared: &'c Arc<Shared>,
+    config: &'c ClientConfig,
     notices: Receiver<Notice>,
     news: Receiver<News>,
     asker: Asker<'c>,
     next_housekeeping: Instant,
     next_show: Instant,
     next_ask: Instant,
+    /// Since when this client could not reach Kafka.
+    unreachable_since: Option<Instant>,
     next_halts: Instant,
     /// Errors of the client library that are still to come for partitions that were found already,
     /// and until when they are expected.
@@ -145,6 +57,7 @@ impl<'c> Poller<'c> {
     fn new(
         consumer: &'c BaseConsumer<Group>,
         shared: &'c Arc<Shared>,
+        config: &'c ClientConfig,
         notices: Receiver<Notice>,
         news: Receiver<News>,
     ) -> anyhow::Result<Self> {
@@ -152,12 +65,14 @@ impl<'c> Poller<'c> {
         Ok(Self {
             consumer,
             shared,
+            config,
             notices,
             news,
             asker: Asker::new(consumer.client(), &topic_names(shared))?,
             next_housekeeping: now,
             next_show: now,
             next_ask: now,
+            unreachable_since: None,
             next_halts: now,
             foretold: (0, now),
         })
@@ -340,7 +255,7 @@ impl<'c> Poller<'c> {
                     .get("group.instance.id")
                     .map_or("", String::as_str);
                 let group = &self.shared.config.ingest.group_id;
-                InstanceFenced(format!(
+                ClientEnd::Fenced(format!(
                     "another process is in the group {group:?} with the group.instance.id {id:?}: give each process \
                      its own in kafka.properties, or none ({words})"
                 ))

@@ -19,7 +19,7 @@ use crate::worker::{Ended, Notice};
 
 /// How often stored offsets are written to Kafka for the lag tools.
 const SHOW_TO_KAFKA: Duration = Duration::from_secs(1);
-/// How often an unreachable Kafka is asked again.
+/// How often it is asked whether Kafka can be reached, where something speaks against it.
 const ASK_KAFKA: Duration = Duration::from_secs(2);
 /// How often the stream rows of halted partitions are looked at.
 const LOOK_AT_HALTS: Duration = Duration::from_secs(2);
@@ -50,8 +50,8 @@ impl Poller<'_> {
             self.next_show = now + SHOW_TO_KAFKA;
             self.show_to_kafka();
         }
-        if now >= self.next_ask && !self.is_kafka_ready() {
-            self.ask_kafka();
+        if now >= self.next_ask {
+            self.ask_kafka(now)?;
             self.next_ask = Instant::now() + ASK_KAFKA;
         }
         Ok(())
@@ -291,39 +291,5 @@ impl Poller<'_> {
             Some(reason) => health.set_unready(condition::STREAMS, reason),
             None => health.set_ready(condition::STREAMS),
         }
-    }
-
-    fn is_kafka_ready(&self) -> bool {
-        self.shared.health.is_met(condition::KAFKA)
-    }
-
-    /// Asks for the topics' metadata: Kafka is reachable and has them, or the reason why not.
-    fn ask_kafka(&self) {
-        for topic in &self.shared.config.ingest.topics {
-            let name = &topic.name;
-            let servers = &self.shared.config.kafka.bootstrap_servers;
-            match self
-                .consumer
-                .fetch_metadata(Some(name), Duration::from_secs(2))
-            {
-                Err(error) => {
-                    return self.not_ready(format!(
-                        "cannot reach Kafka at kafka.bootstrap_servers = {servers}: {error}"
-                    ));
-                }
-                Ok(metadata)
-                    if metadata
-                        .topics()
-                        .iter()
-                        .all(|t| t.error().is_some() || t.partitions().is_empty()) =>
-                {
-                    return self.not_ready(format!(
-                        "the topic {name:?} of ingest.topics does not exist at {servers}: create it, or correct the name"
-                    ));
-                }
-                Ok(_) => {}
-            }
-        }
-        self.shared.health.set_ready(condition::KAFKA);
     }
 }

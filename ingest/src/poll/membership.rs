@@ -1,0 +1,97 @@
+//! One membership in the consumer group after the other: a new Kafka client takes part where the one
+//! before can do nothing more, though Kafka could be reached. Called by [`crate::run`], on a thread of
+//! its own; calls the [`Poller`].
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use rdkafka::ClientConfig;
+use rdkafka::consumer::BaseConsumer;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::{Poller, reach};
+use crate::Shared;
+use crate::group::Group;
+
+/// A static member that is fenced again within this time shares its name with another process.
+const FENCED_AGAIN: Duration = Duration::from_secs(60);
+
+/// Why a client can do nothing more, and a new one may.
+#[derive(Debug)]
+pub(super) enum ClientEnd {
+    /// The broker takes its requests for another process's (KIP-345). A static member can do that to
+    /// itself: it joins again after a lost connection, and a request from before is still on its way.
+    Fenced(String),
+    /// It has forgotten every broker and looks for none, which librdkafka does where a broker that is
+    /// starting names none (its issue 5301).
+    Stranded(String),
+}
+
+impl fmt::Display for ClientEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fenced(words) | Self::Stranded(words) => f.write_str(words),
+        }
+    }
+}
+
+impl std::error::Error for ClientEnd {}
+
+/// Runs consumers until `stop`, then lets the batches under way finish and leaves the group.
+pub(crate) fn run(
+    config: &ClientConfig,
+    shared: &Arc<Shared>,
+    runtime: &Handle,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let mut fenced: Option<Instant> = None;
+    loop {
+        let error = match take_part(config, shared, runtime.clone(), stop) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        match error.downcast_ref() {
+            // Again and again, it is another process.
+            Some(ClientEnd::Fenced(_)) if fenced.is_none_or(|at| at.elapsed() > FENCED_AGAIN) => {
+                fenced = Some(Instant::now());
+            }
+            Some(ClientEnd::Stranded(_)) => {}
+            _ => return Err(error),
+        }
+        tracing::warn!("{error}; joining the group again with a new client");
+        shared.metrics.renewed_clients.inc();
+    }
+}
+
+/// One membership, from the first question to Kafka to the last answer.
+fn take_part(
+    config: &ClientConfig,
+    shared: &Arc<Shared>,
+    runtime: Handle,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let (notify, notices) = channel();
+    let (tell, news) = channel();
+    let group = Group::new(Arc::clone(shared), runtime, notify, tell);
+    let consumer: BaseConsumer<Group> = config
+        .create_with_context(group)
+        .context("cannot make a Kafka consumer")?;
+    if !reach::at_the_start(&consumer, shared, stop)? {
+        return Ok(());
+    }
+    let poller = Poller::new(&consumer, shared, config, notices, news);
+    let result = poller.and_then(|poller| poller.run(stop));
+    if matches!(&result, Err(error) if error.is::<ClientEnd>()) {
+        // What is broken may not close either; its partitions are drained, and its claims are void
+        // with the next ones.
+        std::thread::spawn(move || drop(consumer));
+    } else {
+        // Closes the consumer: leaves the group, so that its other members take over at once.
+        drop(consumer);
+    }
+    result
+}

@@ -1,0 +1,130 @@
+//! Whether Kafka can be reached, by this client or by any. Called by the poll thread: at the start,
+//! and while something speaks against it.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::metadata::Metadata;
+use service::database::START_WAIT;
+use service::exit::Unreachable;
+use tokio_util::sync::CancellationToken;
+
+use super::Poller;
+use super::membership::ClientEnd;
+use crate::group::Group;
+use crate::{Shared, condition};
+
+/// How long the brokers may take to answer here, where the poll thread waits for them.
+const ANSWER: Duration = Duration::from_secs(2);
+/// A client without a connection for so long is asked whether it can still make one.
+const UNCONNECTED: Duration = Duration::from_secs(10);
+/// A client that cannot reach Kafka for so long is compared with a new one, again after as long.
+const COMPARED: Duration = Duration::from_secs(10);
+
+/// Waits a while for Kafka to answer; false = shut down before that. Whether it knows the topics is
+/// another matter, which may still mend itself.
+pub(super) fn at_the_start(
+    consumer: &BaseConsumer<Group>,
+    shared: &Shared,
+    stop: &CancellationToken,
+) -> anyhow::Result<bool> {
+    let deadline = Instant::now() + START_WAIT;
+    while !stop.is_cancelled() {
+        let Err(error) = consumer.fetch_metadata(None, ANSWER) else {
+            return Ok(true);
+        };
+        let kafka = &shared.config.kafka;
+        let reason = format!(
+            "cannot reach Kafka at kafka.bootstrap_servers = {} (set by {}): {error}",
+            kafka.bootstrap_servers, kafka.bootstrap_servers_source
+        );
+        if Instant::now() >= deadline {
+            let advice = "check that a broker runs there and that kafka.properties fit it";
+            return Err(Unreachable::new(format!("{reason}; {advice}")).into());
+        }
+        tracing::warn!("{reason}; still trying");
+        shared.health.set_unready(condition::KAFKA, reason);
+        // An answer that fails at once must not be asked for again and again.
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    Ok(false)
+}
+
+/// Why Kafka cannot be used now, by this client; `None` = it can.
+fn obstacle<C: ConsumerContext>(consumer: &BaseConsumer<C>, shared: &Shared) -> Option<String> {
+    let servers = &shared.config.kafka.bootstrap_servers;
+    for topic in &shared.config.ingest.topics {
+        let name = &topic.name;
+        let metadata = match consumer.fetch_metadata(Some(name), ANSWER) {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                return Some(format!(
+                    "cannot reach Kafka at kafka.bootstrap_servers = {servers}: {error}"
+                ));
+            }
+        };
+        if metadata.brokers().is_empty() {
+            return Some(format!(
+                "Kafka at {servers} is starting: it names no broker yet"
+            ));
+        }
+        if !knows(&metadata) {
+            return Some(format!(
+                "the topic {name:?} of ingest.topics does not exist at {servers}: create it, or correct the name"
+            ));
+        }
+    }
+    None
+}
+
+fn knows(metadata: &Metadata) -> bool {
+    let mut topics = metadata.topics().iter();
+    topics.any(|topic| topic.error().is_none() && !topic.partitions().is_empty())
+}
+
+/// Whether a client that is made now can use Kafka.
+fn is_usable_for_a_new_client(config: &ClientConfig, shared: &Shared) -> bool {
+    let mut config = config.clone();
+    // It only asks: no member of the group, and no statistics.
+    config.set("statistics.interval.ms", "0");
+    config.remove("group.instance.id");
+    let client: Result<BaseConsumer, _> = config.create();
+    client.is_ok_and(|client| obstacle(&client, shared).is_none())
+}
+
+impl Poller<'_> {
+    /// Asks Kafka where something speaks against it, now and then until it answers.
+    ///
+    /// # Errors
+    /// [`ClientEnd::Stranded`] where it answers another client, and this one not.
+    pub(super) fn ask_kafka(&mut self, now: Instant) -> anyhow::Result<()> {
+        let kept = self.group().unconnected();
+        if self.is_kafka_ready() && kept.is_none_or(|since| since.elapsed() < UNCONNECTED) {
+            self.unreachable_since = None;
+            return Ok(());
+        }
+        let Some(reason) = obstacle(self.consumer, self.shared) else {
+            self.unreachable_since = None;
+            self.shared.health.set_ready(condition::KAFKA);
+            return Ok(());
+        };
+        let since = *self.unreachable_since.get_or_insert(now);
+        if since.elapsed() >= COMPARED {
+            self.unreachable_since = Some(Instant::now());
+            if is_usable_for_a_new_client(self.config, self.shared) {
+                return Err(ClientEnd::Stranded(format!(
+                    "{reason}, but a new client can: the Kafka client has lost its brokers for good"
+                ))
+                .into());
+            }
+        }
+        self.not_ready(reason);
+        Ok(())
+    }
+
+    fn is_kafka_ready(&self) -> bool {
+        let reasons = self.shared.health.reasons();
+        reasons.iter().all(|(name, _)| name != condition::KAFKA)
+    }
+}
