@@ -6,17 +6,17 @@ use crate::environment::{Environment, unique_name};
 use crate::generator::Record;
 use crate::oracle::Produced;
 use crate::wait::wait_until;
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail};
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The largest message that the topic takes, in bytes: more than the product does, so that its own
 /// limit is the one that is tested.
@@ -141,31 +141,71 @@ impl Topic {
         Ok(())
     }
 
+    /// Every record of the topic's first partitions, as a consumer reads them, in no order between
+    /// partitions.
+    ///
+    /// # Errors
+    /// Where the broker does not answer, or a partition does not come to its end.
+    pub async fn records(&self, partitions: i32) -> Result<Vec<Produced>> {
+        let topic = self.clone();
+        tokio::task::spawn_blocking(move || topic.records_blocking(partitions)).await?
+    }
+
+    fn records_blocking(&self, partitions: i32) -> Result<Vec<Produced>> {
+        let consumer: BaseConsumer = client(&self.bootstrap)
+            .set("group.id", unique_name("reader"))
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .create()?;
+        let mut list = TopicPartitionList::new();
+        for partition in 0..partitions {
+            list.add_partition_offset(&self.name, partition, Offset::Beginning)?;
+        }
+        consumer.assign(&list)?;
+        let (mut produced, mut ended) = (Vec::new(), 0);
+        while ended < partitions {
+            match consumer
+                .poll(ANSWER)
+                .context("Kafka sends no more records")?
+            {
+                Ok(message) => produced.push(Produced {
+                    partition: message.partition(),
+                    offset: message.offset(),
+                    key: message.key().map(<[u8]>::to_vec),
+                    value: message.payload().map(<[u8]>::to_vec),
+                    content_type: content_type(&message)?,
+                }),
+                Err(KafkaError::PartitionEOF(_)) => ended += 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(produced)
+    }
+
     /// Waits until this topic's producer knows so many partitions.
     ///
     /// # Errors
-    /// Where the broker does not know them.
+    /// Where it does not learn of them in time.
     pub async fn learn_partitions(&self, total: i32) -> Result<()> {
-        wait_until("the new partition", ANSWER * 2, async || {
-            let topic = self.clone();
-            let known = tokio::task::spawn_blocking(move || {
-                let client = topic.producer.client();
+        let (topic, total) = (self.clone(), usize::try_from(total)?);
+        tokio::task::spawn_blocking(move || {
+            let deadline = Instant::now() + ANSWER;
+            loop {
                 // Short, and again: a connection that a broker's end broke answers nothing.
-                let metadata = client.fetch_metadata(Some(&topic.name), Duration::from_secs(2))?;
-                let partitions = metadata
-                    .topics()
-                    .first()
-                    .map_or(0, |t| t.partitions().len());
-                anyhow::Ok(partitions)
-            });
-            let known = known.await??;
-            ensure!(
-                known >= usize::try_from(total)?,
-                "{known} of {total} are known"
-            );
-            Ok(())
+                let client = topic.producer.client();
+                let metadata = client.fetch_metadata(Some(&topic.name), Duration::from_secs(2));
+                let known =
+                    metadata.map(|m| m.topics().first().map_or(0, |t| t.partitions().len()));
+                match known {
+                    Ok(known) if known >= total => return Ok(()),
+                    known if Instant::now() > deadline => {
+                        bail!("of {total} partitions the producer knows {known:?}")
+                    }
+                    _ => std::thread::sleep(Duration::from_millis(100)),
+                }
+            }
         })
-        .await
+        .await?
     }
 
     /// Sends records in their order and waits for all delivery reports.
@@ -262,6 +302,17 @@ impl Topic {
         })
         .await?
     }
+}
+
+fn content_type(message: &BorrowedMessage<'_>) -> Result<Option<String>> {
+    let Some(headers) = message.headers() else {
+        return Ok(None);
+    };
+    let mine = headers.iter().find(|header| header.key == "content-type");
+    let value = mine.and_then(|header| header.value);
+    Ok(value
+        .map(|bytes| String::from_utf8(bytes.to_vec()))
+        .transpose()?)
 }
 
 fn producer(bootstrap: &str) -> Result<FutureProducer> {

@@ -6,18 +6,22 @@
 use crate::generator::{Record, partition_of};
 use crate::oracle::Produced;
 use crate::topic::Topic;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 /// Producers of a round, each with a client of its own.
 const PRODUCERS: u32 = 2;
 /// Records that are sent at once.
 const BURST: usize = 50;
+/// How long a burst may take to be acknowledged before a new client sends it again. A broker that is
+/// starting names no broker, and the client library then looks for none any more (its issue 5301).
+const ACKNOWLEDGED: Duration = Duration::from_secs(25);
 /// Records that may wait to be stored before the producers pause: faults outlast any rate.
 const BACKLOG: i64 = 30_000;
 
@@ -62,9 +66,9 @@ impl Heads {
 pub struct Feed {
     /// What they have sent.
     pub heads: Arc<Heads>,
-    topics: Vec<Topic>,
+    topic: Topic,
     stop: watch::Sender<bool>,
-    tasks: Vec<JoinHandle<Result<Vec<Produced>>>>,
+    tasks: Vec<JoinHandle<Result<()>>>,
 }
 
 impl Feed {
@@ -86,7 +90,7 @@ impl Feed {
         let (stop, stopped) = watch::channel(false);
         let mut feed = Self {
             heads: Arc::clone(&heads),
-            topics: Vec::new(),
+            topic: topic.clone(),
             stop,
             tasks: Vec::new(),
         };
@@ -98,7 +102,6 @@ impl Feed {
         let pace = Duration::from_secs(1) * PRODUCERS * BURST as u32 / rate.max(1);
         for share in shares {
             let topic = topic.with_own_producer()?;
-            feed.topics.push(topic.clone());
             let (heads, stopped, stored) = (Arc::clone(&heads), stopped.clone(), stored.clone());
             feed.tasks.push(tokio::spawn(send(
                 topic, share, pace, heads, stopped, stored,
@@ -113,40 +116,46 @@ impl Feed {
     /// Where the broker refuses.
     pub async fn add_partition(&self) -> Result<()> {
         let total = self.heads.partitions.load(Ordering::Relaxed) + 1;
-        if let Some(topic) = self.topics.first() {
-            topic.grow_to(total).await?;
-        }
-        for topic in &self.topics {
-            topic.learn_partitions(total).await?;
-        }
+        self.topic.grow_to(total).await?;
         self.heads.partitions.store(total, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Stops sending and returns all that was acknowledged.
+    /// Stops sending, and returns every record that is in the topic.
     ///
     /// # Errors
-    /// Where a record was not acknowledged.
+    /// Where a record was acknowledged and is not there, or the broker does not answer.
     pub async fn finish(self) -> Result<Vec<Produced>> {
         self.stop.send_replace(true);
-        let mut produced = Vec::new();
         for task in self.tasks {
-            produced.extend(task.await??);
+            task.await??;
         }
         self.heads.finished.store(true, Ordering::SeqCst);
+        let partitions = self.heads.partitions.load(Ordering::SeqCst);
+        let produced = self.topic.records(partitions).await?;
+        for (partition, head) in self.heads.acknowledged() {
+            let there = produced
+                .iter()
+                .filter(|record| record.partition == partition);
+            let count = there.count();
+            ensure!(
+                count >= usize::try_from(head)?,
+                "Kafka acknowledged {head} records of partition {partition} and has {count}"
+            );
+        }
         Ok(produced)
     }
 }
 
 async fn send(
-    topic: Topic,
+    mut topic: Topic,
     mut records: Vec<Record>,
     pace: Duration,
     heads: Arc<Heads>,
     mut stopped: watch::Receiver<bool>,
     mut stored: watch::Receiver<i64>,
-) -> Result<Vec<Produced>> {
-    let mut produced = Vec::with_capacity(records.len());
+) -> Result<()> {
+    let mut known = 0;
     let mut ticks = tokio::time::interval(pace);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for burst in records.chunks_mut(BURST) {
@@ -156,13 +165,24 @@ async fn send(
             room = room => drop(room?),
         }
         ticks.tick().await;
-        let partitions = heads.partitions.load(Ordering::Relaxed);
-        for record in &mut *burst {
-            record.partition = partition_of(record.hash, partitions);
+        // What was sent and not acknowledged is sent again: a retry, as producers send it.
+        loop {
+            let partitions = heads.partitions.load(Ordering::Relaxed);
+            for record in &mut *burst {
+                record.partition = partition_of(record.hash, partitions);
+            }
+            if known < partitions {
+                // In vain where the client has lost its broker; the next one knows it at once.
+                let _known = topic.learn_partitions(partitions).await;
+                known = partitions;
+            }
+            if let Ok(Ok(sent)) = timeout(ACKNOWLEDGED, topic.send(burst)).await {
+                heads.acknowledge(&sent);
+                break;
+            }
+            topic = topic.with_own_producer()?;
+            known = 0;
         }
-        let sent = topic.send(burst).await?;
-        heads.acknowledge(&sent);
-        produced.extend(sent);
     }
-    Ok(produced)
+    Ok(())
 }
