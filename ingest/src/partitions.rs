@@ -26,7 +26,10 @@ impl fmt::Display for TopicPartition {
 }
 
 /// What this process does with a partition that it was given.
-#[allow(clippy::large_enum_variant, reason = "one per partition, and most are read")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one per partition, and most are read"
+)]
 pub(crate) enum Held {
     /// Claimed and read.
     Reading(Reading),
