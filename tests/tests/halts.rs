@@ -393,6 +393,14 @@ async fn a_trailing_marker_and_records_that_retention_passed_are_no_halt() {
         let first = ingest(&pipeline, &[], &settings);
         for partition in 0..3 {
             in_transaction(&pipeline, &records(75, partition, 20));
+            // The coordinator writes the marker after it has answered.
+            wait_until("the marker to be written", SOON, async || {
+                let head = pipeline.topic.heads().await?[&partition];
+                ensure!(head == 21, "{head}");
+                Ok(())
+            })
+            .await
+            .unwrap();
             drained(&pipeline, &pipeline.topic, partition).await;
         }
         assert_eq!(first.terminate().await.unwrap().code(), Some(0));

@@ -106,7 +106,7 @@ async fn ends_well(process: Process) {
 async fn processes_die_come_and_go(protocol: &str, seed: u64) {
     let pipeline = Pipeline::fresh(4).await.unwrap();
     pipeline.configure(protocol).unwrap();
-    let feed = feed(&pipeline.topic, records(seed, 4_000, 4));
+    let feed = feed(&pipeline.topic, records(seed, 2_500, 4));
     let mut first = ingest(&pipeline, &[]);
     first.wait_ready().await.unwrap();
     moves(&pipeline, 100).await;
