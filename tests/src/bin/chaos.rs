@@ -78,11 +78,27 @@ async fn run() -> Result<bool> {
         options.seed, options.seed
     );
     let mut servers = Servers::start(&environment, &dir.join("stack")).await?;
-    let total = rounds(&options, &mut servers, &dir).await;
+    let total = tokio::select! {
+        total = rounds(&options, &mut servers, &dir) => total,
+        // What was started is ended by its drop.
+        () = told_to_stop() => Err(anyhow::anyhow!("told to stop")),
+    };
     servers.stop().await?;
     let total = total?;
     println!("{total}");
     Ok(total.violations.is_empty())
+}
+
+/// SIGINT or SIGTERM.
+async fn told_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
 }
 
 async fn rounds(options: &Options, servers: &mut Servers, dir: &Path) -> Result<Tally> {
