@@ -148,6 +148,45 @@ fn integer(members: &BTreeMap<String, Json>, key: &str) -> i64 {
 }
 
 #[tokio::test]
+async fn kafka_is_shown_no_offset_before_it_is_stored() {
+    let pipeline = Pipeline::fresh(1).await.unwrap();
+    let records = generate(12, 1_000, 1);
+    let mut ingest = pipeline.ingest().unwrap();
+    ingest.wait_ready().await.unwrap();
+    pipeline.topic.send(&records[..30]).await.unwrap();
+    wait_shown(&pipeline, 30).await;
+    let mut holder = pipeline.database.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM event_log.stream FOR UPDATE")
+        .execute(&mut *holder)
+        .await
+        .unwrap();
+    pipeline.topic.send(&records[30..100]).await.unwrap();
+    // Said when the records have waited for longer than it takes until offsets are shown again.
+    wait_until("/readyz to name the lock", DRAINED, async || {
+        let ready = ingest.get("/readyz").await?;
+        ensure!(ready.contains("lock"), "{ready}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    wait_shown(&pipeline, 30).await;
+    holder.rollback().await.unwrap();
+    wait_shown(&pipeline, 100).await;
+    assert_eq!(ingest.terminate().await.unwrap().code(), Some(0));
+}
+
+/// Waits until Kafka was shown an offset, and fails where it was shown a higher one.
+async fn wait_shown(pipeline: &Pipeline, expected: i64) {
+    let shown = wait_until("the group's offset", DRAINED, async || {
+        let committed = pipeline.topic.group_offsets(&pipeline.group).await?;
+        let shown = committed.get(&0).copied().unwrap_or_default();
+        ensure!(shown >= expected, "{shown}, expected {expected}");
+        Ok(shown)
+    });
+    assert_eq!(shown.await.unwrap(), expected);
+}
+
+#[tokio::test]
 async fn status_and_group_offsets_show_the_stored_offsets_after_a_drain() {
     let pipeline = Pipeline::fresh(3).await.unwrap();
     let records = generate(11, 1_500, 3);
