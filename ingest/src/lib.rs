@@ -166,12 +166,15 @@ pub async fn run(config: &Config, shutdown: CancellationToken) -> anyhow::Result
 
 /// Waits a while for the database to answer, and checks its schema; false = shut down before that.
 async fn wait_for_schema(shared: &Shared, shutdown: &CancellationToken) -> anyhow::Result<bool> {
-    let reachable = database::wait_reachable(&shared.pool, &shared.config.database, START_WAIT);
+    let usable = async {
+        database::wait_reachable(&shared.pool, &shared.config.database, START_WAIT).await?;
+        schema::check_within(&shared.pool, START_WAIT).await?;
+        anyhow::Ok(())
+    };
     tokio::select! {
         () = shutdown.cancelled() => return Ok(false),
-        answer = reachable => answer?,
+        answer = usable => answer?,
     }
-    schema::check(&shared.pool).await?;
     shared.health.set_ready(condition::DATABASE);
     Ok(true)
 }

@@ -76,7 +76,7 @@ pub async fn run(config: &Config, shutdown: CancellationToken) -> anyhow::Result
 /// The database answers and has this build's schema.
 async fn usable(pool: &PgPool, config: &Config) -> anyhow::Result<()> {
     database::wait_reachable(pool, &config.database, database::START_WAIT).await?;
-    event_log::schema::check(pool).await?;
+    event_log::schema::check_within(pool, database::START_WAIT).await?;
     Ok(())
 }
 

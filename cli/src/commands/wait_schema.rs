@@ -36,7 +36,8 @@ pub(crate) async fn run(args: &Args, app: &App) -> anyhow::Result<Exit> {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
     let mut told = false;
     loop {
-        match schema::check(&pool).await {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match schema::check_within(&pool, left).await {
             Ok(()) => break,
             Err(error @ SchemaError::Behind { .. }) => {
                 if Instant::now() >= deadline {

@@ -1,9 +1,15 @@
 //! The migrations, embedded: applied by `runlog migrate`, checked by every process at its start.
 
+use std::time::Duration;
+
 use sqlx::PgPool;
 use sqlx::migrate::{MigrateError, Migrator};
+use tokio::time::{Instant, sleep};
 
-use crate::fault::sqlstate;
+use crate::fault::{FaultClass, classify, sqlstate};
+
+/// Between two tries to read the version.
+const PAUSE: Duration = Duration::from_millis(200);
 
 static MIGRATOR: Migrator = sqlx::migrate!("../../migrations");
 
@@ -62,6 +68,26 @@ pub async fn check(pool: &PgPool) -> Result<(), SchemaError> {
         return Err(SchemaError::Behind { found, wanted });
     }
     Ok(())
+}
+
+/// The same, and waits for as long as `within` while the database cannot be asked: it may have answered
+/// a moment ago and be starting again now.
+///
+/// # Errors
+/// As [`check`]; [`SchemaError::Behind`] at once.
+pub async fn check_within(pool: &PgPool, within: Duration) -> Result<(), SchemaError> {
+    let deadline = Instant::now() + within;
+    loop {
+        match check(pool).await {
+            Err(SchemaError::Database(error))
+                if classify(&error) == FaultClass::Environment && Instant::now() < deadline =>
+            {
+                tracing::info!(%error, "waiting until the schema version can be read");
+                sleep(PAUSE).await;
+            }
+            answer => return answer,
+        }
+    }
 }
 
 async fn applied_version(pool: &PgPool) -> Result<i64, sqlx::Error> {
