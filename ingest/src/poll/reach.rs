@@ -31,6 +31,8 @@ pub(super) fn at_the_start(
 ) -> anyhow::Result<bool> {
     let deadline = Instant::now() + START_WAIT;
     while !stop.is_cancelled() {
+        // A client before this one may have polled already.
+        shared.pulse.poll_thread.beat();
         let Err(error) = consumer.fetch_metadata(None, ANSWER) else {
             return Ok(true);
         };
