@@ -110,7 +110,8 @@ impl Poller<'_> {
     /// [`ClientEnd::Stranded`] where it answers another client, and this one not.
     pub(super) fn ask_kafka(&mut self, now: Instant) -> anyhow::Result<()> {
         let kept = self.group().unconnected();
-        if self.is_kafka_ready() && kept.is_none_or(|since| since.elapsed() < UNCONNECTED) {
+        let is_ready = self.shared.health.is_met(condition::KAFKA);
+        if is_ready && kept.is_none_or(|since| since.elapsed() < UNCONNECTED) {
             self.unreachable_since = None;
             return Ok(());
         }
@@ -139,10 +140,5 @@ impl Poller<'_> {
         }
         self.not_ready(reason);
         Ok(())
-    }
-
-    fn is_kafka_ready(&self) -> bool {
-        let reasons = self.shared.health.reasons();
-        reasons.iter().all(|(name, _)| name != condition::KAFKA)
     }
 }
