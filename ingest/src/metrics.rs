@@ -27,7 +27,7 @@ pub(crate) struct Metrics {
     pub(crate) dead_letters: IntGaugeVec,
     /// Offsets that held no record for a reader.
     pub(crate) skipped: IntCounterVec,
-    /// Times that a partition was lost to another process while a batch was under way.
+    /// Times that a partition was found to be claimed by another process, or its generation closed.
     pub(crate) fenced: IntCounter,
     /// Retries of a batch after a fault of the environment.
     pub(crate) retries: IntCounter,
@@ -108,7 +108,7 @@ impl Metrics {
             )?,
             fenced: counter(
                 "runlog_ingest_fenced_total",
-                "Times that a partition was lost to another process while a batch was under way.",
+                "Times that a partition was found to be claimed by another process, or its generation closed.",
             )?,
             retries: counter(
                 "runlog_ingest_retries_total",

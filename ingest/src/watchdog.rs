@@ -265,11 +265,6 @@ fn run(shared: &Shared, stop: &Receiver<()>, stalled: oneshot::Sender<anyhow::Er
         let now = Instant::now();
         let passed = now - before;
         before = now;
-        let passed = if passed < LATE {
-            passed
-        } else {
-            Duration::ZERO
-        };
         let stall = watch.look(passed, &look(shared));
         let oldest = i64::try_from(watch.oldest().as_secs()).unwrap_or(i64::MAX);
         shared.metrics.unmoved_seconds.set(oldest);

@@ -375,7 +375,10 @@ impl Task {
         match error {
             AppendError::Fenced => {
                 self.shared.metrics.fenced.inc();
-                Err(Ended::Reclaim("another process has claimed it".to_owned()))
+                Err(Ended::Reclaim(
+                    "another process has claimed it, or an operator has resumed or rewound it"
+                        .to_owned(),
+                ))
             }
             AppendError::Moved { stored, start } => Err(Ended::Reclaim(format!(
                 "its stored offset is {stored}, not {start}"

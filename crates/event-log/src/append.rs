@@ -32,7 +32,7 @@ pub struct Appended {
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     /// Another process claimed the partition, or its generation was closed.
-    #[error("another process has claimed the partition")]
+    #[error("another process has claimed the partition, or its generation is closed")]
     Fenced,
     /// The stored offset is behind the batch's start: the database went back (failover, restore), or
     /// the caller lost its place. Claim again and go on from there.

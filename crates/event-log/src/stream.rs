@@ -237,14 +237,17 @@ pub async fn note_topic_id(
 }
 
 /// Of these halted streams, those that wait no longer: an operator has cleared the halt, or has
-/// closed the generation to open the next one. Takes no lock.
+/// closed the generation to open the next one, or the database went back to before there was one.
+/// Takes no lock.
 ///
 /// # Errors
 /// The database's.
 pub async fn no_longer_halted(pool: &PgPool, stream_ids: &[i64]) -> Result<Vec<i64>, sqlx::Error> {
     sqlx::query_scalar(
-        "SELECT stream_id FROM event_log.stream
-         WHERE stream_id = ANY($1) AND (closed_at IS NOT NULL OR halted_reason IS NULL)",
+        "SELECT asked.stream_id FROM unnest($1::bigint[]) AS asked (stream_id)
+         WHERE NOT EXISTS (SELECT FROM event_log.stream s
+                           WHERE s.stream_id = asked.stream_id AND s.closed_at IS NULL
+                             AND s.halted_reason IS NOT NULL)",
     )
     .bind(stream_ids)
     .fetch_all(pool)

@@ -411,7 +411,12 @@ async fn a_partition_that_halts_again_keeps_since_when_and_an_older_versions_hal
             (halted.code.as_str(), halted.reason.as_str()),
             (Halt::STORED, "for people")
         );
-        assert_eq!(database.claim(0).await.halted, Some(halted));
+        let claim = database.claim(0).await;
+        assert_eq!(claim.halted, Some(halted));
+        // A database that went back may lack the generation.
+        let asked = [claim.stream_id, claim.stream_id + 1];
+        let waiting_no_longer = stream::no_longer_halted(&database.pool, &asked).await;
+        assert_eq!(waiting_no_longer.unwrap(), [claim.stream_id + 1]);
     })
     .await;
 }

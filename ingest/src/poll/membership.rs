@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::BaseConsumer;
+use service::exit::Unreachable;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +50,7 @@ pub(crate) fn run(
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let mut fenced: Option<Instant> = None;
+    let mut is_first = true;
     loop {
         let error = match take_part(config, shared, runtime.clone(), stop) {
             Ok(()) => return Ok(()),
@@ -60,10 +62,13 @@ pub(crate) fn run(
                 fenced = Some(Instant::now());
             }
             Some(ClientEnd::Stranded(_)) => {}
+            // Kafka went away again. Once it has worked, that may last.
+            None if !is_first && error.is::<Unreachable>() => {}
             _ => return Err(error),
         }
         tracing::warn!("{error}; joining the group again with a new client");
         shared.metrics.renewed_clients.inc();
+        is_first = false;
     }
 }
 

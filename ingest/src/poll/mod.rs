@@ -278,6 +278,8 @@ impl<'c> Poller<'c> {
         let names = self.group().partitions().names();
         let mut readings = Vec::new();
         for name in names {
+            // A client that takes this one's place may be given others.
+            self.group().forget_metrics(&name);
             if let Some(Held::Reading(reading)) = self.group().partitions().remove(&name) {
                 readings.push((name, reading));
             }

@@ -31,6 +31,8 @@ pub(super) fn at_the_start(
 ) -> anyhow::Result<bool> {
     let deadline = Instant::now() + START_WAIT;
     while !stop.is_cancelled() {
+        // A client before this one may have polled already.
+        shared.pulse.poll_thread.beat();
         let Err(error) = consumer.fetch_metadata(None, ANSWER) else {
             return Ok(true);
         };
@@ -51,28 +53,36 @@ pub(super) fn at_the_start(
     Ok(false)
 }
 
+/// Why a client cannot use Kafka now, in words.
+enum Obstacle {
+    /// No broker answers, or none is named.
+    OutOfReach(String),
+    /// It answers, and lacks a topic: for every client.
+    NoTopic(String),
+}
+
 /// Why Kafka cannot be used now, by this client; `None` = it can.
-fn obstacle<C: ConsumerContext>(consumer: &BaseConsumer<C>, shared: &Shared) -> Option<String> {
+fn obstacle<C: ConsumerContext>(consumer: &BaseConsumer<C>, shared: &Shared) -> Option<Obstacle> {
     let servers = &shared.config.kafka.bootstrap_servers;
     for topic in &shared.config.ingest.topics {
         let name = &topic.name;
         let metadata = match consumer.fetch_metadata(Some(name), ANSWER) {
             Ok(metadata) => metadata,
             Err(error) => {
-                return Some(format!(
+                return Some(Obstacle::OutOfReach(format!(
                     "cannot reach Kafka at kafka.bootstrap_servers = {servers}: {error}"
-                ));
+                )));
             }
         };
         if metadata.brokers().is_empty() {
-            return Some(format!(
+            return Some(Obstacle::OutOfReach(format!(
                 "Kafka at {servers} is starting: it names no broker yet"
-            ));
+            )));
         }
         if !knows(&metadata) {
-            return Some(format!(
+            return Some(Obstacle::NoTopic(format!(
                 "the topic {name:?} of ingest.topics does not exist at {servers}: create it, or correct the name"
-            ));
+            )));
         }
     }
     None
@@ -83,14 +93,14 @@ fn knows(metadata: &Metadata) -> bool {
     topics.any(|topic| topic.error().is_none() && !topic.partitions().is_empty())
 }
 
-/// Whether a client that is made now can use Kafka.
-fn is_usable_for_a_new_client(config: &ClientConfig, shared: &Shared) -> bool {
+/// Whether a client that is made now can reach Kafka.
+fn is_in_reach_of_a_new_client(config: &ClientConfig, shared: &Shared) -> bool {
     let mut config = config.clone();
     // It only asks: no member of the group, and no statistics.
     config.set("statistics.interval.ms", "0");
     config.remove("group.instance.id");
     let client: Result<BaseConsumer, _> = config.create();
-    client.is_ok_and(|client| obstacle(&client, shared).is_none())
+    client.is_ok_and(|client| !matches!(obstacle(&client, shared), Some(Obstacle::OutOfReach(_))))
 }
 
 impl Poller<'_> {
@@ -100,19 +110,28 @@ impl Poller<'_> {
     /// [`ClientEnd::Stranded`] where it answers another client, and this one not.
     pub(super) fn ask_kafka(&mut self, now: Instant) -> anyhow::Result<()> {
         let kept = self.group().unconnected();
-        if self.is_kafka_ready() && kept.is_none_or(|since| since.elapsed() < UNCONNECTED) {
+        let is_ready = self.shared.health.is_met(condition::KAFKA);
+        if is_ready && kept.is_none_or(|since| since.elapsed() < UNCONNECTED) {
             self.unreachable_since = None;
             return Ok(());
         }
-        let Some(reason) = obstacle(self.consumer, self.shared) else {
-            self.unreachable_since = None;
-            self.shared.health.set_ready(condition::KAFKA);
-            return Ok(());
+        let reason = match obstacle(self.consumer, self.shared) {
+            Some(Obstacle::OutOfReach(reason)) => reason,
+            Some(Obstacle::NoTopic(reason)) => {
+                self.unreachable_since = None;
+                self.not_ready(reason);
+                return Ok(());
+            }
+            None => {
+                self.unreachable_since = None;
+                self.shared.health.set_ready(condition::KAFKA);
+                return Ok(());
+            }
         };
         let since = *self.unreachable_since.get_or_insert(now);
         if since.elapsed() >= COMPARED {
             self.unreachable_since = Some(Instant::now());
-            if is_usable_for_a_new_client(self.config, self.shared) {
+            if is_in_reach_of_a_new_client(self.config, self.shared) {
                 return Err(ClientEnd::Stranded(format!(
                     "{reason}, but a new client can: the Kafka client has lost its brokers for good"
                 ))
@@ -121,10 +140,5 @@ impl Poller<'_> {
         }
         self.not_ready(reason);
         Ok(())
-    }
-
-    fn is_kafka_ready(&self) -> bool {
-        let reasons = self.shared.health.reasons();
-        reasons.iter().all(|(name, _)| name != condition::KAFKA)
     }
 }

@@ -91,7 +91,13 @@ impl StreamWriter {
             .map_err(AppendError::before_any_record)?;
         let written = match self.fast(&mut transaction, part, prepared).await {
             Ok(written) => written,
-            Err(TryError::Append(error)) => return Err(error),
+            Err(TryError::Append(error)) => {
+                // It will be tried again and again: not with a new connection each time.
+                if error.is_locked() {
+                    let _ = transaction.rollback().await;
+                }
+                return Err(error);
+            }
             Err(TryError::NeedsCheck(error)) => {
                 tracing::debug!(
                     topic = self.claim.topic, partition = self.claim.partition, start = part.start, %error,

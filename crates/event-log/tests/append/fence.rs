@@ -120,6 +120,26 @@ async fn a_writer_without_waiting_leaves_a_locked_stream_at_once_and_is_fenced_b
         // A lock that was waited for ends with another message of the same code.
         let words = source.to_string();
         assert!(words.contains("could not obtain lock"), "{words}");
+        // Tried again and again, it does not cost a connection each time.
+        const SESSIONS: &str = "SELECT pid FROM pg_stat_activity
+             WHERE datname = current_database() AND backend_type = 'client backend'";
+        let sessions = async || {
+            let pids: Vec<i32> = sqlx::query_scalar(SESSIONS)
+                .fetch_all(&database.pool)
+                .await
+                .unwrap();
+            pids
+        };
+        let before = sessions().await;
+        for _ in 0..3 {
+            let locked = zombie.append(&database.pool, &batch).await.unwrap_err();
+            assert!(locked.is_locked(), "{locked:?}");
+        }
+        let after = sessions().await;
+        assert!(
+            before.iter().all(|pid| after.contains(pid)),
+            "{before:?}, then {after:?}"
+        );
         claiming.commit().await.unwrap();
         let result = zombie.append(&database.pool, &batch).await;
         assert!(matches!(result, Err(AppendError::Fenced)), "{result:?}");
