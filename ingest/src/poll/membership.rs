@@ -12,14 +12,20 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::BaseConsumer;
 use service::exit::Unreachable;
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{Poller, reach};
-use crate::Shared;
 use crate::group::Group;
+use crate::{Shared, condition};
 
 /// A static member that is fenced again within this time shares its name with another process.
 const FENCED_AGAIN: Duration = Duration::from_secs(60);
+/// A static member's name that is taken for so long is another process's: the broker forgets a member
+/// that is gone after 60 s at most, unless it was told otherwise (group.consumer.max.session.timeout.ms).
+const RELEASED: Duration = Duration::from_secs(90);
+/// How often a name that is taken is asked for.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// Why a client can do nothing more, and a new one may.
 #[derive(Debug)]
@@ -27,6 +33,9 @@ pub(super) enum ClientEnd {
     /// The broker takes its requests for another process's (KIP-345). A static member can do that to
     /// itself: it joins again after a lost connection, and a request from before is still on its way.
     Fenced(String),
+    /// The broker takes its name for another process's (KIP-848). It may be its own from before it was
+    /// killed.
+    Taken(String),
     /// It has forgotten every broker and looks for none, which librdkafka does where a broker that is
     /// starting names none (its issue 5301).
     Stranded(String),
@@ -35,7 +44,7 @@ pub(super) enum ClientEnd {
 impl fmt::Display for ClientEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Fenced(words) | Self::Stranded(words) => f.write_str(words),
+            Self::Fenced(words) | Self::Taken(words) | Self::Stranded(words) => f.write_str(words),
         }
     }
 }
@@ -50,13 +59,24 @@ pub(crate) fn run(
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let mut fenced: Option<Instant> = None;
+    let mut taken: Option<Instant> = None;
     let mut is_first = true;
     loop {
+        let began = Instant::now();
         let error = match take_part(config, shared, runtime.clone(), stop) {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
+        if began.elapsed() > FENCED_AGAIN {
+            taken = None;
+        }
         match error.downcast_ref() {
+            Some(ClientEnd::Taken(words))
+                if taken.get_or_insert_with(Instant::now).elapsed() < RELEASED =>
+            {
+                shared.health.set_unready(condition::KAFKA, words.clone());
+                let _ = runtime.block_on(async { timeout(ASK_AGAIN, stop.cancelled()).await });
+            }
             // Again and again, it is another process.
             Some(ClientEnd::Fenced(_)) if fenced.is_none_or(|at| at.elapsed() > FENCED_AGAIN) => {
                 fenced = Some(Instant::now());

@@ -249,17 +249,22 @@ impl<'c> Poller<'c> {
     fn fatal(&self, error: KafkaError) -> anyhow::Error {
         use RDKafkaErrorCode::{FencedInstanceId, UnreleasedInstanceId};
         match self.consumer.client().fatal_error() {
-            Some((FencedInstanceId | UnreleasedInstanceId, words)) => {
+            Some((code @ (FencedInstanceId | UnreleasedInstanceId), words)) => {
                 let properties = &self.shared.config.kafka.properties;
                 let id = properties
                     .get("group.instance.id")
                     .map_or("", String::as_str);
                 let group = &self.shared.config.ingest.group_id;
-                ClientEnd::Fenced(format!(
+                let words = format!(
                     "another process is in the group {group:?} with the group.instance.id {id:?}: give each process \
                      its own in kafka.properties, or none ({words})"
-                ))
-                .into()
+                );
+                let end = if code == FencedInstanceId {
+                    ClientEnd::Fenced(words)
+                } else {
+                    ClientEnd::Taken(words)
+                };
+                end.into()
             }
             Some((_, words)) => {
                 anyhow::Error::new(error).context(format!("the Kafka client cannot go on: {words}"))
