@@ -1,12 +1,13 @@
 //! The consumer group's callbacks: partitions are claimed before they are read, and let go of only
 //! after the batch under way. They run on the poll thread, inside its `poll`.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 use tokio::runtime::Handle;
@@ -35,6 +36,8 @@ pub(crate) struct Group {
     unconnected: Mutex<Option<Instant>>,
     /// What has to end the process, found inside a callback.
     fatal: Mutex<Option<anyhow::Error>>,
+    /// The client is being closed: what it is told meanwhile concerns nobody.
+    is_retired: AtomicBool,
 }
 
 /// What the database answered, for the poll thread.
@@ -64,6 +67,7 @@ impl Group {
             last_words: Mutex::default(),
             unconnected: Mutex::default(),
             fatal: Mutex::default(),
+            is_retired: AtomicBool::new(false),
         }
     }
 
@@ -86,6 +90,15 @@ impl Group {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// From now on the client changes nothing that it shares with the next one.
+    pub(crate) fn retire(&self) {
+        self.is_retired.store(true, Ordering::SeqCst);
+    }
+
+    fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::SeqCst)
     }
 
     /// Since when the client library is connected to no broker, if that is so.
@@ -180,13 +193,7 @@ impl Group {
         if !consumer.assignment_lost() {
             show_to_kafka(consumer, &stored);
         }
-        let result = match consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => {
-                fetched_of(consumer, names).and_then(|list| consumer.incremental_unassign(&list))
-            }
-            _ => consumer.unassign(),
-        };
-        if let Err(error) = result {
+        if let Err(error) = fetch_no_more(consumer, names) {
             tracing::error!(%error, "the Kafka client refuses to let the partitions go");
         }
         tracing::info!(partitions = names.len(), "let go of partitions");
@@ -212,6 +219,17 @@ impl Group {
     }
 }
 
+/// The client library's answer to a rebalance, by the protocol's own means: these partitions are not
+/// fetched any more.
+fn fetch_no_more(consumer: &BaseConsumer<Group>, names: &[TopicPartition]) -> KafkaResult<()> {
+    match consumer.rebalance_protocol() {
+        RebalanceProtocol::Cooperative => {
+            fetched_of(consumer, names).and_then(|list| consumer.incremental_unassign(&list))
+        }
+        _ => consumer.unassign(),
+    }
+}
+
 /// Whether the client library is connected to the broker with this id.
 fn is_up(statistics: &Statistics, broker: i32) -> bool {
     let mut brokers = statistics.brokers.values();
@@ -226,6 +244,9 @@ fn is_connected(statistics: &Statistics) -> bool {
 
 impl ClientContext for Group {
     fn stats(&self, statistics: Statistics) {
+        if self.is_retired() {
+            return;
+        }
         self.note_connected(is_connected(&statistics));
         let mut partitions = self.partitions();
         for (topic, partition, reading) in partitions.readings() {
@@ -261,6 +282,10 @@ impl ClientContext for Group {
             // The end of a partition, which poll returns too.
             return;
         }
+        if self.is_retired() {
+            tracing::debug!(%error, reason, "a Kafka client that is being closed reports an error");
+            return;
+        }
         // While Kafka is away the same is said many times a second.
         if self.last_words() == reason {
             tracing::debug!(%error, reason, "the Kafka client reports the same error");
@@ -288,6 +313,12 @@ impl ConsumerContext for Group {
     ) {
         let names = names_of(list);
         match error {
+            _ if self.is_retired() => {
+                // It holds nothing any more, and must claim nothing from the next client.
+                if let Err(error) = fetch_no_more(consumer, &names) {
+                    tracing::debug!(%error, "the Kafka client refuses to let the partitions go");
+                }
+            }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assigned(consumer, &names),
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => self.revoked(consumer, &names),
             other => {

@@ -46,7 +46,7 @@ use crate::metrics::Metrics;
 const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9600);
 /// How long the Kafka client may take to leave the group, beyond the drain.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The conditions of /readyz.
 pub(crate) mod condition {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rdkafka::ClientConfig;
-use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use service::exit::Unreachable;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Poller, reach};
 use crate::group::Group;
-use crate::{Shared, condition};
+use crate::{CLOSE_TIMEOUT, Shared, condition};
 
 /// A static member that is fenced again within this time shares its name with another process.
 const FENCED_AGAIN: Duration = Duration::from_secs(60);
@@ -110,13 +110,27 @@ fn take_part(
     }
     let poller = Poller::new(&consumer, shared, config, notices, news);
     let result = poller.and_then(|poller| poller.run(stop));
-    if matches!(&result, Err(error) if error.is::<ClientEnd>()) {
-        // What is broken may not close either; its partitions are drained, and its claims are void
-        // with the next ones.
-        std::thread::spawn(move || drop(consumer));
-    } else {
-        // Closes the consumer: leaves the group, so that its other members take over at once.
-        drop(consumer);
-    }
+    // Leaves the group, so that its other members take over at once. A client that can do nothing more
+    // may not be able to do that either, and nobody waits for it.
+    let within = match &result {
+        Err(error) if error.is::<ClientEnd>() => Duration::ZERO,
+        _ => CLOSE_TIMEOUT,
+    };
+    close(consumer, within);
     result
+}
+
+/// Closes a client, and goes on without it when that takes longer than `within`: its partitions are
+/// drained, and it takes part in nothing any more.
+fn close(consumer: BaseConsumer<Group>, within: Duration) {
+    consumer.context().retire();
+    let (closed, closing) = channel();
+    std::thread::spawn(move || {
+        drop(consumer);
+        // Nobody may be waiting any more.
+        let _ = closed.send(());
+    });
+    if closing.recv_timeout(within).is_err() && !within.is_zero() {
+        tracing::warn!("the Kafka client does not close in time; going on without it");
+    }
 }

@@ -45,8 +45,7 @@ struct Poller<'c> {
     next_housekeeping: Instant,
     next_show: Instant,
     next_ask: Instant,
-    /// Since when this client could not reach Kafka.
-    unreachable_since: Option<Instant>,
+    next_comparison: Instant,
     next_halts: Instant,
     /// Errors of the client library that are still to come for partitions that were found already,
     /// and until when they are expected.
@@ -72,7 +71,7 @@ impl<'c> Poller<'c> {
             next_housekeeping: now,
             next_show: now,
             next_ask: now,
-            unreachable_since: None,
+            next_comparison: now,
             next_halts: now,
             foretold: (0, now),
         })

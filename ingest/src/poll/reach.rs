@@ -19,7 +19,7 @@ use crate::{Shared, condition};
 const ANSWER: Duration = Duration::from_secs(2);
 /// A client without a connection for so long is asked whether it can still make one.
 const UNCONNECTED: Duration = Duration::from_secs(10);
-/// A client that cannot reach Kafka for so long is compared with a new one, again after as long.
+/// How often a client that cannot reach Kafka and has no connection is compared with a new one.
 const COMPARED: Duration = Duration::from_secs(10);
 
 /// Waits a while for Kafka to answer; false = shut down before that. Whether it knows the topics is
@@ -109,28 +109,25 @@ impl Poller<'_> {
     /// # Errors
     /// [`ClientEnd::Stranded`] where it answers another client, and this one not.
     pub(super) fn ask_kafka(&mut self, now: Instant) -> anyhow::Result<()> {
-        let kept = self.group().unconnected();
-        let is_ready = self.shared.health.is_met(condition::KAFKA);
-        if is_ready && kept.is_none_or(|since| since.elapsed() < UNCONNECTED) {
-            self.unreachable_since = None;
+        let unconnected = self.group().unconnected();
+        let is_unconnected = unconnected.is_some_and(|since| since.elapsed() >= UNCONNECTED);
+        if self.shared.health.is_met(condition::KAFKA) && !is_unconnected {
             return Ok(());
         }
         let reason = match obstacle(self.consumer, self.shared) {
             Some(Obstacle::OutOfReach(reason)) => reason,
             Some(Obstacle::NoTopic(reason)) => {
-                self.unreachable_since = None;
                 self.not_ready(reason);
                 return Ok(());
             }
             None => {
-                self.unreachable_since = None;
                 self.shared.health.set_ready(condition::KAFKA);
                 return Ok(());
             }
         };
-        let since = *self.unreachable_since.get_or_insert(now);
-        if since.elapsed() >= COMPARED {
-            self.unreachable_since = Some(Instant::now());
+        // An answer that is late behind other data on a slow connection strands nobody.
+        if is_unconnected && now >= self.next_comparison {
+            self.next_comparison = Instant::now() + COMPARED;
             if is_in_reach_of_a_new_client(self.config, self.shared) {
                 return Err(ClientEnd::Stranded(format!(
                     "{reason}, but a new client can: the Kafka client has lost its brokers for good"
