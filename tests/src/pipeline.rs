@@ -6,7 +6,7 @@ use crate::database::Database;
 use crate::environment::{Environment, unique_name};
 use crate::observe::{self, Observed, Progress};
 use crate::oracle::log::{Appended, Log};
-use crate::oracle::table::{Table, differences};
+use crate::oracle::table::{Table, differences, report};
 use crate::oracle::{Produced, expect, fold, log};
 use crate::process::Process;
 use crate::topic::Topic;
@@ -155,6 +155,20 @@ impl Pipeline {
             Ok(())
         })
         .await
+    }
+
+    /// Has everything projected by projectors of its own, and compares it with the oracle.
+    ///
+    /// # Errors
+    /// Where something is lost, there twice or different, or does not come in a minute.
+    pub async fn assert_as_sent(&self, produced: &[Produced]) -> Result<()> {
+        let projectors = self.projectors()?;
+        self.wait_projected(Duration::from_secs(60)).await?;
+        let differences = self.differences(produced).await?;
+        ensure!(differences.is_empty(), "{}", report(&differences, 20));
+        let code = exit_code(projectors.terminate().await?)?;
+        ensure!(code == 0, "projectors ended with {code}");
+        Ok(())
     }
 
     /// Every difference between what the records must have become and what the views say. Call it

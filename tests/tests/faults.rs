@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use runlog_tests::generator::{Record, generate};
 use runlog_tests::oracle::Produced;
-use runlog_tests::oracle::table::report;
 use runlog_tests::{Environment, Pipeline, Process, Stack, Topic, wait_until};
 use tokio::task::JoinHandle;
 
@@ -71,15 +70,6 @@ async fn wait_unready(process: &Process, reason: &str) {
     .unwrap();
 }
 
-/// Nothing is lost, nothing is there twice, and the read models follow.
-async fn assert_as_sent(pipeline: &Pipeline, produced: &[Produced]) {
-    let projectors = pipeline.projectors().unwrap();
-    pipeline.wait_projected(SOON).await.unwrap();
-    let differences = pipeline.differences(produced).await.unwrap();
-    assert!(differences.is_empty(), "{}", report(&differences, 20));
-    assert_eq!(projectors.terminate().await.unwrap().code(), Some(0));
-}
-
 async fn wait_owners(pipeline: &Pipeline, expected: i64) {
     wait_until("the owners of the partitions", SOON, async || {
         let owners: i64 = sqlx::query_scalar("SELECT count(DISTINCT owner) FROM event_log.streams")
@@ -121,7 +111,7 @@ async fn a_partition_that_was_paused_when_its_claim_was_lost_is_read_again() {
     .await
     .unwrap();
     thief.commit().await.unwrap();
-    assert_as_sent(&pipeline, &produced).await;
+    pipeline.assert_as_sent(&produced).await.unwrap();
     assert!(
         ingest
             .written()
@@ -148,7 +138,7 @@ async fn a_process_that_stood_still_is_fenced_and_takes_part_again() {
     wait_owners(&pipeline, 2).await;
     let mut produced = feed.await.unwrap();
     produced.extend(pipeline.topic.send(&records(53, 200, 4)).await.unwrap());
-    assert_as_sent(&pipeline, &produced).await;
+    pipeline.assert_as_sent(&produced).await.unwrap();
     for mut process in [still, other] {
         process.wait_ready().await.unwrap();
         assert_eq!(process.terminate().await.unwrap().code(), Some(0));
@@ -170,7 +160,7 @@ async fn a_process_that_stands_still_inside_a_transaction_frees_its_partition() 
     still.signal("CONT").unwrap();
     wait_owners(&pipeline, 2).await;
     produced.extend(pipeline.topic.send(&records(55, 200, 4)).await.unwrap());
-    assert_as_sent(&pipeline, &produced).await;
+    pipeline.assert_as_sent(&produced).await.unwrap();
     for mut process in [still, other] {
         process.wait_ready().await.unwrap();
     }
@@ -247,7 +237,7 @@ async fn servers_that_go_away_are_waited_for_and_a_damaged_log_halts_its_partiti
         ingest.wait_ready().await.unwrap();
     }
     let produced = feed.await.unwrap();
-    assert_as_sent(&pipeline, &produced).await;
+    pipeline.assert_as_sent(&produced).await.unwrap();
 
     stack.end("postgres", "INT").await.unwrap();
     assert_ends_in_time(ingest).await;

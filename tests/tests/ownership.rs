@@ -10,7 +10,6 @@ use anyhow::ensure;
 use runlog_tests::environment::{run_to_end, said};
 use runlog_tests::generator::{Intent, Record, generate};
 use runlog_tests::oracle::Produced;
-use runlog_tests::oracle::table::report;
 use runlog_tests::{Pipeline, Process, wait_until};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
@@ -93,15 +92,6 @@ async fn owned_by(pipeline: &Pipeline, processes: &[&Process]) {
     .unwrap();
 }
 
-/// Nothing is lost, nothing is there twice, and the read models follow.
-async fn assert_as_sent(pipeline: &Pipeline, produced: &[Produced]) {
-    let projectors = pipeline.projectors().unwrap();
-    pipeline.wait_projected(SOON).await.unwrap();
-    let differences = pipeline.differences(produced).await.unwrap();
-    assert!(differences.is_empty(), "{}", report(&differences, 20));
-    assert_eq!(projectors.terminate().await.unwrap().code(), Some(0));
-}
-
 async fn ends_well(process: Process) {
     assert_eq!(process.terminate().await.unwrap().code(), Some(0));
 }
@@ -129,7 +119,7 @@ async fn processes_die_come_and_go(protocol: &str, seed: u64) {
     let steal = "UPDATE event_log.stream SET claim = gen_random_uuid()";
     pipeline.database.pool.execute(steal).await.unwrap();
     feed.flows(&pipeline).await;
-    assert_as_sent(&pipeline, &feed.produced).await;
+    pipeline.assert_as_sent(&feed.produced).await.unwrap();
     assert!(
         third
             .written()
@@ -200,7 +190,7 @@ async fn a_static_member_is_restarted(protocol: &str, seed: u64) {
             .await
             .unwrap(),
     );
-    assert_as_sent(&pipeline, &produced).await;
+    pipeline.assert_as_sent(&produced).await.unwrap();
     let after = claims(&pipeline).await;
     assert_eq!(of(&stays, &after), stay, "not even claimed again");
     let again = of(&restarted, &after);
@@ -234,7 +224,7 @@ async fn a_static_member_that_was_killed_takes_part_again_with_the_new_protocol(
     // The broker keeps the name for the dead member until its session ends.
     let mut again = ingest(&pipeline, &[(INSTANCE, "one")]);
     produced.extend(pipeline.topic.send(&records(103, 200, 2)).await.unwrap());
-    assert_as_sent(&pipeline, &produced).await;
+    pipeline.assert_as_sent(&produced).await.unwrap();
     again.wait_ready().await.unwrap();
     ends_well(again).await;
 }
@@ -260,7 +250,7 @@ async fn of_two_processes_with_one_instance_id_one_ends_and_says_why() {
             "{words}"
         );
         produced.extend(pipeline.topic.send(&records(101, 200, 2)).await.unwrap());
-        assert_as_sent(&pipeline, &produced).await;
+        pipeline.assert_as_sent(&produced).await.unwrap();
         ends_well(processes.remove(0)).await;
     }
 }
@@ -410,7 +400,7 @@ impl Standstill {
         owned_by(&self.pipeline, &[&self.other, &self.still]).await;
         self.still.wait_ready().await.unwrap();
         self.send(seed + 1).await;
-        assert_as_sent(&self.pipeline, &self.produced).await;
+        self.pipeline.assert_as_sent(&self.produced).await.unwrap();
         for mut process in [self.other, self.still] {
             process.wait_ready().await.unwrap();
             ends_well(process).await;
@@ -486,7 +476,7 @@ async fn a_database_that_goes_back_under_a_running_process_is_filled_again_from_
     .await;
     ingest.signal("CONT").unwrap();
     produced.extend(pipeline.topic.send(&records(114, 400, 2)).await.unwrap());
-    assert_as_sent(&pipeline, &produced).await;
+    pipeline.assert_as_sent(&produced).await.unwrap();
     let words = ingest.written().unwrap();
     assert!(words.contains("its stored offset is"), "{words}");
     ingest.wait_ready().await.unwrap();

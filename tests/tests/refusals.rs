@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use runlog_tests::generator::generate;
-use runlog_tests::oracle::Produced;
-use runlog_tests::oracle::table::report;
 use runlog_tests::{Pipeline, Process, wait_until};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -64,14 +62,6 @@ async fn wait_shown(process: &Process, texts: &[&str]) {
     .unwrap();
 }
 
-async fn assert_as_sent(pipeline: &Pipeline, produced: &[Produced]) {
-    let projectors = pipeline.projectors().unwrap();
-    pipeline.wait_projected(SOON).await.unwrap();
-    let differences = pipeline.differences(produced).await.unwrap();
-    assert!(differences.is_empty(), "{}", report(&differences, 20));
-    assert_eq!(projectors.terminate().await.unwrap().code(), Some(0));
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_the_database_never_finishes_is_shown_and_waited_for() {
     let pipeline = Pipeline::fresh(2).await.unwrap();
@@ -85,7 +75,7 @@ async fn a_record_that_the_database_never_finishes_is_shown_and_waited_for() {
     wait_shown(&ingest, &["statement timeout"]).await;
     stop_interfering(&pipeline).await;
     pipeline.wait_ingested(SOON).await.unwrap();
-    assert_as_sent(&pipeline, &produced).await;
+    pipeline.assert_as_sent(&produced).await.unwrap();
     assert_eq!(ingest.terminate().await.unwrap().code(), Some(0));
 }
 
