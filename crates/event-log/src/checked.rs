@@ -60,20 +60,13 @@ pub(crate) async fn append<'b>(
                 transaction.run("RELEASE SAVEPOINT part").await?;
                 decision.append(part);
             }
-            Err(InsertError::Hole) => {
-                // The runs are locked and their heads were read under the lock.
-                let offset = Some(prepared.records[range.start].record.offset);
-                let source = sqlx::Error::Protocol(
-                    "a locked run does not continue in the log: runSeq or chain".to_owned(),
-                );
-                return Err(AppendError::Fault {
-                    class: FaultClass::Fatal,
-                    offset,
-                    source,
-                });
-            }
-            Err(InsertError::Sql(error)) => {
-                let class = classify(&error);
+            Err(error) => {
+                let (class, error) = match error {
+                    InsertError::Sql(error) => (classify(&error), error),
+                    // The runs are locked and their heads were read under the lock: not this code's
+                    // doing, but a trigger's that swallows an event, say.
+                    InsertError::Hole => (FaultClass::Unlisted, not_inserted()),
+                };
                 if !matches!(class, FaultClass::Record | FaultClass::Unlisted) {
                     return Err(error.into());
                 }
@@ -89,6 +82,13 @@ pub(crate) async fn append<'b>(
         }
     }
     Ok(decision)
+}
+
+fn not_inserted() -> sqlx::Error {
+    sqlx::Error::Protocol(
+        "the database does not insert the event, or a locked run does not continue in the log (runSeq or chain)"
+            .to_owned(),
+    )
 }
 
 /// The one record that the database refuses.

@@ -190,6 +190,38 @@ async fn a_record_that_fails_for_an_unknown_reason_is_named_and_nothing_is_writt
 }
 
 #[tokio::test]
+async fn an_event_that_a_trigger_swallows_is_named_and_nothing_is_written() {
+    with_database(|database| async move {
+        database
+            .run(
+                "CREATE FUNCTION swallow_poison() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                   IF NEW.event_type = 'Poison' THEN RETURN NULL; END IF;
+                   RETURN NEW;
+                 END $$;
+                 CREATE TRIGGER swallow_poison BEFORE INSERT ON event_log.event
+                   FOR EACH ROW EXECUTE FUNCTION swallow_poison()",
+            )
+            .await
+            .unwrap();
+        let events = [
+            event("t", "run", "a"),
+            poison("t", "run", "b"),
+            event("t", "run", "c"),
+        ];
+        let mut writer = database.writer(0).await;
+        match writer.append(&database.pool, &batch(0, events)).await {
+            Err(AppendError::Fault { class, offset, .. }) => {
+                assert_eq!((class, offset), (FaultClass::Unlisted, Some(1)));
+            }
+            other => panic!("{other:?}"),
+        }
+        let written = "SELECT (SELECT count(*) FROM event_log.event) + (SELECT next_offset FROM event_log.stream)";
+        assert_eq!(database.number(written).await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_unique_violation_that_comes_again_is_tried_a_few_times_and_then_left_to_the_environment()
 {
     with_database(|database| async move {
