@@ -2,11 +2,14 @@
 //! assignment callback, bounded in time, and again by [`crate::poll`] for what could not be claimed
 //! there.
 
+use std::fmt;
 use std::time::Duration;
 
 use event_log::stream::{self, Claimant};
 use event_log::{Claim, ClaimError, FaultClass, classify};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaResult;
+use rdkafka::{Offset, TopicPartitionList};
 use service::backoff::Backoff;
 use sqlx::PgPool;
 
@@ -55,15 +58,44 @@ pub(crate) async fn claim(
     }
 }
 
-/// The first offset that a partition still has: where its first reading begins.
-pub(crate) fn first_offset<C: ConsumerContext>(
+/// The first offset that each partition still has: where its first reading begins.
+pub(crate) fn first_offsets<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
-    partition: &TopicPartition,
-) -> Result<i64, String> {
-    consumer
-        .fetch_watermarks(&partition.topic, partition.partition, BROKER_TIMEOUT)
-        .map(|(low, _)| low)
-        .map_err(|error| format!("cannot ask Kafka where {partition} begins: {error}"))
+    partitions: &[&TopicPartition],
+) -> Vec<Result<i64, String>> {
+    let answer = log_ends(consumer, partitions.iter().copied(), Offset::Beginning);
+    let first = |partition: &&TopicPartition| {
+        let why = |error: &dyn fmt::Display| {
+            format!("cannot ask Kafka where {partition} begins: {error}")
+        };
+        let list = answer.as_ref().map_err(|error| why(error))?;
+        log_end(list, partition).ok_or_else(|| why(&"it does not say"))
+    };
+    partitions.iter().map(first).collect()
+}
+
+/// Where the partitions' logs begin or end in Kafka. All are asked for at once: an answer may wait half
+/// a second behind one to a fetch, and the poll thread waits for it.
+pub(crate) fn log_ends<'n, C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    partitions: impl Iterator<Item = &'n TopicPartition>,
+    which: Offset,
+) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::new();
+    for TopicPartition { topic, partition } in partitions {
+        list.add_partition_offset(topic, *partition, which)?;
+    }
+    if list.count() == 0 {
+        return Ok(list);
+    }
+    consumer.offsets_for_times(list, BROKER_TIMEOUT)
+}
+
+/// What Kafka said of one of them, if it said anything.
+pub(crate) fn log_end(ends: &TopicPartitionList, partition: &TopicPartition) -> Option<i64> {
+    let element = ends.find_partition(&partition.topic, partition.partition)?;
+    element.error().ok()?;
+    element.offset().to_raw().filter(|offset| *offset >= 0)
 }
 
 /// Stores a halt, however long the database is away. `false` = the claim is no longer the newest one:

@@ -131,23 +131,19 @@ impl Group {
 
     fn assigned(&self, consumer: &BaseConsumer<Self>, names: &[TopicPartition]) {
         let claimed = self.claim_all(names.iter().map(|name| (name, None)).collect());
-        // A partition that the log has never read begins where Kafka's copy of it begins. Brokers that
-        // do not answer for one partition are not asked for the others: the callback has to return.
+        // A partition that the log has never read begins where Kafka's copy of it begins.
         let (never_read, mut claimed): (Vec<_>, Vec<_>) = claimed
             .into_iter()
             .partition(|(_, claim)| matches!(claim, Claimed::NeverRead));
+        let never_read: Vec<_> = never_read.into_iter().map(|(name, _)| name).collect();
         let mut again = Vec::new();
-        let mut silent: Option<String> = None;
-        for (name, _) in never_read {
-            match silent
-                .clone()
-                .map_or_else(|| claims::first_offset(consumer, name), Err)
-            {
-                Ok(start) => again.push((name, Some(start))),
-                Err(reason) => {
-                    silent = Some(reason.clone());
-                    claimed.push((name, Claimed::Later(reason)));
-                }
+        for (name, start) in never_read
+            .iter()
+            .zip(claims::first_offsets(consumer, &never_read))
+        {
+            match start {
+                Ok(start) => again.push((*name, Some(start))),
+                Err(reason) => claimed.push((*name, Claimed::Later(reason))),
             }
         }
         claimed.extend(self.claim_all(again));

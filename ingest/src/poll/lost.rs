@@ -4,12 +4,11 @@
 
 use std::time::{Duration, Instant};
 
+use rdkafka::Offset;
 use rdkafka::consumer::Consumer;
-use rdkafka::error::KafkaResult;
-use rdkafka::{Offset, TopicPartitionList};
 
 use super::{Poller, list_of};
-use crate::claims::BROKER_TIMEOUT;
+use crate::claims;
 use crate::gather::Delivery;
 use crate::partitions::{KnownLog, Reading, TopicPartition};
 use crate::resume::{self, Finding, Halt, Verdict};
@@ -178,12 +177,15 @@ impl Poller<'_> {
         }
     }
 
-    /// Where the partitions stand in Kafka's logs. All are asked for at once: an answer may wait half a
-    /// second behind one to a fetch, and this thread has to poll. Those that Kafka says nothing of
-    /// are taken to be inside.
+    /// Where the partitions stand in Kafka's logs. Those that Kafka says nothing of are taken to be
+    /// inside.
     fn ranges(&self, places: &[Place]) -> Vec<Range> {
-        let lows = self.offsets(places, Offset::Beginning);
-        let bounds = lows.and_then(|lows| Ok((lows, self.offsets(places, Offset::End)?)));
+        let ends = |which| {
+            let names = places.iter().map(|place| &place.partition);
+            claims::log_ends(self.consumer, names, which)
+        };
+        let lows = ends(Offset::Beginning);
+        let bounds = lows.and_then(|lows| Ok((lows, ends(Offset::End)?)));
         let (lows, highs) = match bounds {
             Ok(bounds) => bounds,
             Err(error) => {
@@ -191,28 +193,12 @@ impl Poller<'_> {
                 return places.iter().map(|_| Range::Inside).collect();
             }
         };
-        let offset = |list: &TopicPartitionList, name: &TopicPartition| {
-            let element = list.find_partition(&name.topic, name.partition)?;
-            element.error().ok()?;
-            element.offset().to_raw().filter(|offset| *offset >= 0)
-        };
         let range = |place: &Place| {
             let name = &place.partition;
-            let bounds = offset(&lows, name).zip(offset(&highs, name));
+            let bounds = claims::log_end(&lows, name).zip(claims::log_end(&highs, name));
             bounds.map_or(Range::Inside, |(low, high)| range(place, low, high))
         };
         places.iter().map(range).collect()
-    }
-
-    fn offsets(&self, places: &[Place], which: Offset) -> KafkaResult<TopicPartitionList> {
-        let mut list = TopicPartitionList::new();
-        for Place { partition, .. } in places {
-            list.add_partition_offset(&partition.topic, partition.partition, which)?;
-        }
-        if places.is_empty() {
-            return Ok(list);
-        }
-        self.consumer.offsets_for_times(list, BROKER_TIMEOUT)
     }
 
     /// Fetches from the next offset, without a look at the last record; `note` says why.

@@ -224,9 +224,10 @@ impl Poller<'_> {
             return;
         }
         let claimed = match claimed {
-            Claimed::NeverRead => match claims::first_offset(self.consumer, name) {
-                Ok(start) => return self.spawn_claim(name.clone(), Some(start)),
-                Err(reason) => Claimed::Later(reason),
+            Claimed::NeverRead => match claims::first_offsets(self.consumer, &[name]).pop() {
+                Some(Ok(start)) => return self.spawn_claim(name.clone(), Some(start)),
+                Some(Err(reason)) => Claimed::Later(reason),
+                None => Claimed::NeverRead,
             },
             other => other,
         };
