@@ -18,8 +18,22 @@ const DEFAULTS: [(&str, &str); 7] = [
     ("reconnect.backoff.max.ms", "2000"),
 ];
 
-/// A default of the classic group protocol; with the new one (KIP-848) the broker decides.
-const CLASSIC_DEFAULT: (&str, &str) = ("partition.assignment.strategy", "cooperative-sticky");
+/// How the classic group protocol assigns partitions; with the new one (KIP-848) the broker decides.
+const STRATEGY: &str = "partition.assignment.strategy";
+
+/// The default of [`STRATEGY`]. Static members (KIP-345) need an eager one: a cooperative rebalance takes
+/// two rounds, and one that dies between them comes back with its share of the first, without a second.
+/// What was to move has no reader then.
+fn strategy(config: &Config) -> Option<(&'static str, &'static str)> {
+    let properties = &config.kafka.properties;
+    let eager = properties.contains_key(kafka::INSTANCE_ID);
+    let default = if eager {
+        "roundrobin"
+    } else {
+        "cooperative-sticky"
+    };
+    (!kafka::is_new_group_protocol(properties)).then_some((STRATEGY, default))
+}
 
 /// The consumer's configuration.
 ///
@@ -27,9 +41,7 @@ const CLASSIC_DEFAULT: (&str, &str) = ("partition.assignment.strategy", "coopera
 /// Where the bootstrap servers are missing.
 pub(crate) fn consumer_config(config: &Config) -> Result<ClientConfig, ConfigError> {
     let mut client = kafka::client_config(&config.kafka)?;
-    let classic =
-        (!kafka::is_new_group_protocol(&config.kafka.properties)).then_some(CLASSIC_DEFAULT);
-    for (key, value) in DEFAULTS.into_iter().chain(classic) {
+    for (key, value) in DEFAULTS.into_iter().chain(strategy(config)) {
         if !config.kafka.properties.contains_key(key) {
             client.set(key, value);
         }
@@ -66,6 +78,14 @@ mod tests {
             client.get("partition.assignment.strategy"),
             Some("cooperative-sticky")
         );
+    }
+
+    #[test]
+    fn static_members_share_partitions_eagerly() {
+        let client = consumer_config(&config(Some(("group.instance.id", "one")))).unwrap();
+        assert_eq!(client.get(STRATEGY), Some("roundrobin"));
+        let chosen = consumer_config(&config(Some((STRATEGY, "range")))).unwrap();
+        assert_eq!(chosen.get(STRATEGY), Some("range"));
     }
 
     #[test]

@@ -495,6 +495,11 @@ async fn settings_that_do_not_go_together_exit_2_and_name_the_key() {
             ["session.timeout.ms", "group.protocol = consumer"],
         ),
         (poll, ["max.poll.interval.ms", "ingest.drain_timeout"]),
+        (
+            "[kafka.properties]\n\"group.instance.id\" = \"one\"\n\
+             \"partition.assignment.strategy\" = \"cooperative-sticky\"\n",
+            ["partition.assignment.strategy", "without a reader"],
+        ),
     ] {
         pipeline.configure(configuration).unwrap();
         let output = run_to_end(pipeline.program("runlog-ingest")).await.unwrap();

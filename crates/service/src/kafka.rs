@@ -31,6 +31,17 @@ pub(crate) const CLASSIC_ONLY: [&str; 4] = [
     "group.protocol.type",
 ];
 
+/// The property that makes a process a static member of its group (KIP-345).
+pub const INSTANCE_ID: &str = "group.instance.id";
+
+/// Whether these properties make static members that share partitions cooperatively. A member that dies
+/// in the middle of such a rebalance leaves partitions without a reader, until the next one.
+pub(crate) fn is_static_and_cooperative(properties: &BTreeMap<String, String>) -> bool {
+    let strategy = properties.get("partition.assignment.strategy");
+    properties.contains_key(INSTANCE_ID)
+        && strategy.is_some_and(|strategy| strategy.contains("cooperative"))
+}
+
 /// Whether these properties choose the new consumer group protocol (KIP-848).
 pub fn is_new_group_protocol(properties: &BTreeMap<String, String>) -> bool {
     let protocol = properties.get("group.protocol");

@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::error::{ConfigError, Problem};
 use super::secret::{MASK, is_secret_name};
 use super::source::Source;
-use crate::kafka::{CLASSIC_ONLY, CONSUMER_FIXED, check_properties, is_new_group_protocol};
+use crate::kafka::{
+    CLASSIC_ONLY, CONSUMER_FIXED, check_properties, is_new_group_protocol,
+    is_static_and_cooperative,
+};
 
 /// How a process reaches Kafka.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -77,6 +80,13 @@ impl KafkaConfig {
             return Problem::err(
                 format!("kafka.properties.{name}"),
                 "is not free: exactly-once rests on ingest's own value (the group is ingest.group_id); remove it",
+            );
+        }
+        if is_static_and_cooperative(&self.properties) {
+            return Problem::err(
+                "kafka.properties.partition.assignment.strategy",
+                "is cooperative and does not go with group.instance.id: a static member that dies in the middle of a \
+                 rebalance would leave partitions without a reader; use roundrobin or range, or group.protocol = consumer",
             );
         }
         if is_new_group_protocol(&self.properties)
