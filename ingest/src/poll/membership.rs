@@ -19,8 +19,11 @@ use super::{Poller, reach};
 use crate::group::Group;
 use crate::{CLOSE_TIMEOUT, Shared, condition};
 
-/// A static member that is fenced again within this time shares its name with another process.
+/// A static member that is fenced more often than [`FENCES`] within this time shares its name with
+/// another process.
 const FENCED_AGAIN: Duration = Duration::from_secs(60);
+/// How often one may fence itself while its connection comes and goes.
+const FENCES: usize = 4;
 /// A static member's name that is taken for so long is another process's: the broker forgets a member
 /// that is gone after 60 s at most, unless it was told otherwise (group.consumer.max.session.timeout.ms).
 const RELEASED: Duration = Duration::from_secs(90);
@@ -58,7 +61,7 @@ pub(crate) fn run(
     runtime: &Handle,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut fenced: Option<Instant> = None;
+    let mut fenced: Vec<Instant> = Vec::new();
     let mut taken: Option<Instant> = None;
     let mut is_first = true;
     loop {
@@ -77,9 +80,12 @@ pub(crate) fn run(
                 shared.health.set_unready(condition::KAFKA, words.clone());
                 let _ = runtime.block_on(async { timeout(ASK_AGAIN, stop.cancelled()).await });
             }
-            // Again and again, it is another process.
-            Some(ClientEnd::Fenced(_)) if fenced.is_none_or(|at| at.elapsed() > FENCED_AGAIN) => {
-                fenced = Some(Instant::now());
+            Some(ClientEnd::Fenced(_)) => {
+                fenced.retain(|at| at.elapsed() < FENCED_AGAIN);
+                fenced.push(Instant::now());
+                if fenced.len() > FENCES {
+                    return Err(error);
+                }
             }
             Some(ClientEnd::Stranded(_)) => {}
             // Kafka went away again. Once it has worked, that may last.

@@ -262,6 +262,11 @@ impl Poller<'_> {
     }
 
     fn show_to_kafka(&self) {
+        // What is sent while the connection is gone arrives when this is another member of the group, and
+        // makes the broker take a static one for two.
+        if self.group().unconnected().is_some() || !self.shared.health.is_met(condition::KAFKA) {
+            return;
+        }
         let mut stored = Vec::new();
         for (topic, partition, reading) in self.group().partitions().readings() {
             let offset = reading.worker.stored();
