@@ -8,7 +8,7 @@ use crate::oracle::Produced;
 use crate::topic::Topic;
 use anyhow::{Result, ensure};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -30,14 +30,15 @@ const BACKLOG: i64 = 30_000;
 pub struct Heads {
     heads: Mutex<BTreeMap<i32, i64>>,
     partitions: AtomicI32,
-    finished: AtomicBool,
+    /// Producers that have more to send.
+    at_work: AtomicU32,
 }
 
 impl Heads {
     /// Whether no more records will come.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.finished.load(Ordering::SeqCst)
+        self.at_work.load(Ordering::SeqCst) == 0
     }
 
     /// One past the last acknowledged offset of each partition.
@@ -85,6 +86,7 @@ impl Feed {
     ) -> Result<Self> {
         let heads = Arc::new(Heads {
             partitions: AtomicI32::new(topic.partitions),
+            at_work: AtomicU32::new(PRODUCERS),
             ..Heads::default()
         });
         let (stop, stopped) = watch::channel(false);
@@ -130,7 +132,6 @@ impl Feed {
         for task in self.tasks {
             task.await??;
         }
-        self.heads.finished.store(true, Ordering::SeqCst);
         let partitions = self.heads.partitions.load(Ordering::SeqCst);
         let produced = self.topic.records(partitions).await?;
         for (partition, head) in self.heads.acknowledged() {
@@ -184,5 +185,6 @@ async fn send(
             known = 0;
         }
     }
+    heads.at_work.fetch_sub(1, Ordering::SeqCst);
     Ok(())
 }
