@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn static_members_share_partitions_eagerly() {
-        let client = consumer_config(&config(Some(("group.instance.id", "one")))).unwrap();
+        let client = consumer_config(&config(Some((kafka::INSTANCE_ID, "one")))).unwrap();
         assert_eq!(client.get(STRATEGY), Some("roundrobin"));
         let chosen = consumer_config(&config(Some((STRATEGY, "range")))).unwrap();
         assert_eq!(chosen.get(STRATEGY), Some("range"));

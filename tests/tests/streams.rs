@@ -5,9 +5,6 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use runlog_tests::environment::{run_to_end, said};
 use runlog_tests::generator::draft::{Draft, render};
 use runlog_tests::generator::{Intent, Record, generate};
@@ -104,13 +101,6 @@ fn good_records(seed: u64, count: usize, partitions: i32, partition: i32) -> Vec
     records
 }
 
-fn admin(pipeline: &Pipeline) -> AdminClient<DefaultClientContext> {
-    ClientConfig::new()
-        .set("bootstrap.servers", &pipeline.environment.kafka)
-        .create()
-        .unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_partition_is_resumed_and_the_gap_stays_in_the_ledger() {
     let pipeline = Pipeline::fresh(2).await.unwrap();
@@ -125,13 +115,7 @@ async fn an_expired_partition_is_resumed_and_the_gap_stays_in_the_ledger() {
 
     // While nobody reads, retention passes ten records of partition 0.
     produced.extend(pipeline.topic.send(&first[100..200]).await.unwrap());
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(&pipeline.topic.name, 0, Offset::Offset(110))
-        .unwrap();
-    // The answer comes in as long as the client lives.
-    let admin = admin(&pipeline);
-    let deleted = admin.delete_records(&list, &AdminOptions::new()).await;
-    deleted.unwrap();
+    pipeline.topic.delete_below(0, 110).await.unwrap();
     let mut ingest = pipeline.ingest().unwrap();
     wait_halted(&pipeline, 0, &["expired"]).await;
     // The other partition goes on.
@@ -367,24 +351,6 @@ async fn what_was_refused_and_is_accepted_on_the_second_reading_is_appended_and_
     end(projectors).await;
 }
 
-/// Deletes the topic and makes it again, empty.
-async fn recreate(pipeline: &Pipeline) {
-    let admin = admin(pipeline);
-    let options = AdminOptions::new().operation_timeout(Some(SOON));
-    let name = pipeline.topic.name.as_str();
-    admin.delete_topics(&[name], &options).await.unwrap();
-    wait_until("the topic to be made again", SOON, async || {
-        let new = NewTopic::new(name, 1, TopicReplication::Fixed(1));
-        // Refused while the old one is still being deleted.
-        let made = admin.create_topics([&new], &options).await?;
-        made.into_iter()
-            .try_for_each(|made| made.map(drop))
-            .map_err(|(_, code)| anyhow::anyhow!("{code}"))
-    })
-    .await
-    .unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recreated_topic_is_resumed_at_its_beginning_and_all_of_both_is_in_the_log() {
     let pipeline = Pipeline::fresh(1).await.unwrap();
@@ -395,9 +361,8 @@ async fn a_recreated_topic_is_resumed_at_its_beginning_and_all_of_both_is_in_the
     pipeline.topic.send(old).await.unwrap();
     pipeline.wait_ingested(SOON).await.unwrap();
     end(ingest).await;
-    recreate(&pipeline).await;
-    // A client that knew the old topic may not write to this one.
-    let topic = pipeline.topic.with_own_producer().unwrap();
+    // A client that knew the old topic may not write to this one: it has one of its own.
+    let topic = pipeline.topic.made_again().await.unwrap();
     topic.send(new).await.unwrap();
     topic.send(&old[90..]).await.unwrap();
     let ingest = pipeline.ingest().unwrap();

@@ -15,6 +15,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{ClientConfig, TopicPartitionList};
+use service::kafka::INSTANCE_ID;
 use tokio_util::sync::CancellationToken;
 
 use crate::assignment::show_to_kafka;
@@ -250,9 +251,7 @@ impl<'c> Poller<'c> {
         match self.consumer.client().fatal_error() {
             Some((code @ (FencedInstanceId | UnreleasedInstanceId), words)) => {
                 let properties = &self.shared.config.kafka.properties;
-                let id = properties
-                    .get("group.instance.id")
-                    .map_or("", String::as_str);
+                let id = properties.get(INSTANCE_ID).map_or("", String::as_str);
                 let group = &self.shared.config.ingest.group_id;
                 let words = format!(
                     "another process is in the group {group:?} with the group.instance.id {id:?}: give each process \

@@ -8,6 +8,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::metadata::Metadata;
 use service::database::START_WAIT;
 use service::exit::Unreachable;
+use service::kafka::INSTANCE_ID;
 use tokio_util::sync::CancellationToken;
 
 use super::Poller;
@@ -98,7 +99,7 @@ fn is_in_reach_of_a_new_client(config: &ClientConfig, shared: &Shared) -> bool {
     let mut config = config.clone();
     // It only asks: no member of the group, and no statistics.
     config.set("statistics.interval.ms", "0");
-    config.remove("group.instance.id");
+    config.remove(INSTANCE_ID);
     let client: Result<BaseConsumer, _> = config.create();
     client.is_ok_and(|client| !matches!(obstacle(&client, shared), Some(Obstacle::OutOfReach(_))))
 }
