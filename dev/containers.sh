@@ -120,6 +120,9 @@ docker_psql() {
   fi
 }
 
+# docker_acl ARGUMENTS
+docker_acl() { compose exec -T kafka /opt/kafka/bin/kafka-acls.sh --bootstrap-server kafka:19092 "$@"; }
+
 # docker_topic TOPIC PARTITIONS. By the listener for containers: the other one names a port of the host.
 docker_topic() {
   compose exec -T kafka /opt/kafka/bin/kafka-topics.sh --create --if-not-exists --bootstrap-server kafka:19092 \

@@ -152,6 +152,9 @@ advertised.listeners=PLAINTEXT://127.0.0.1:$KAFKA_PORT,CONTROLLER://127.0.0.1:$C
 controller.listener.names=CONTROLLER
 log.dirs=$DIR/kafka
 auto.create.topics.enable=false
+# Everything is allowed but what an ACL of a test takes away.
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+allow.everyone.if.no.acl.found=true
 group.initial.rebalance.delay.ms=0
 # One broker, so one replica of the internal topics; few partitions, because each costs time when it is first used.
 offsets.topic.replication.factor=1
@@ -251,8 +254,16 @@ native_status() {
   return $rc
 }
 
-# native_topic TOPIC PARTITIONS
-native_topic() {
-  "${KAFKA[@]}" -Dorg.slf4j.simpleLogger.defaultLogLevel=error org.apache.kafka.tools.TopicCommand --create \
-    --if-not-exists --bootstrap-server "127.0.0.1:$KAFKA_PORT" --topic "$1" --partitions "$2"
+# kafka_tool CLASS ARGUMENTS
+kafka_tool() {
+  local tool=$1
+  shift
+  "${KAFKA[@]}" -Dorg.slf4j.simpleLogger.defaultLogLevel=error "org.apache.kafka.tools.$tool" \
+    --bootstrap-server "127.0.0.1:$KAFKA_PORT" "$@"
 }
+
+# native_topic TOPIC PARTITIONS
+native_topic() { kafka_tool TopicCommand --create --if-not-exists --topic "$1" --partitions "$2"; }
+
+# native_acl ARGUMENTS
+native_acl() { kafka_tool AclCommand "$@"; }

@@ -22,27 +22,20 @@ impl Group {
         claimed: Claimed,
         list: &mut TopicPartitionList,
     ) {
-        let log = match self.partitions().remove(name) {
-            Some(Held::Waiting(waiting)) => waiting.log,
-            _ => KnownLog::default(),
-        };
-        let waits = |trouble| {
-            Held::Waiting(Waiting {
-                trouble,
-                log,
-                ..Waiting::soon()
-            })
+        let before = match self.partitions().remove(name) {
+            Some(Held::Waiting(waiting)) => waiting,
+            _ => Waiting::now(),
         };
         let held = match claimed {
-            Claimed::Ours(claim) => self.take_claim(name, claim, log, list),
-            Claimed::NeverRead => waits(None),
+            Claimed::Ours(claim) => self.take_claim(name, claim, before, list),
+            Claimed::NeverRead => Held::Waiting(before.again(None)),
             Claimed::Later(reason) => {
                 tracing::warn!(partition = %name, reason, "cannot claim it now; trying again");
-                waits(Some(format!("cannot claim {name}: {reason}")))
+                Held::Waiting(before.again(Some(format!("cannot claim {name}: {reason}"))))
             }
             Claimed::Never(error) => {
                 self.set_fatal(anyhow::Error::new(error));
-                waits(None)
+                Held::Waiting(before.again(None))
             }
         };
         self.partitions().insert(name, held);
@@ -52,17 +45,15 @@ impl Group {
         &self,
         name: &TopicPartition,
         claim: Claim,
-        mut log: KnownLog,
+        mut waiting: Waiting,
         list: &mut TopicPartitionList,
     ) -> Held {
         if let Some(Halt { code, reason }) = claim.halted {
             return Held::Halted(self.halted(name, claim.stream_id, true, code, reason));
         }
-        if self.topic_ids().seems_another(&name.topic, claim.topic_id) {
-            let since = *log.doubted.get_or_insert_with(Instant::now);
-            let identity = self
-                .topic_ids()
-                .identity(&name.topic, claim.topic_id, since);
+        if self.topics().seems_another(&name.topic, claim.topic_id) {
+            let since = *waiting.log.doubted.get_or_insert_with(Instant::now);
+            let identity = self.topics().identity(&name.topic, claim.topic_id, since);
             let place = resume::Place {
                 next: claim.next_offset,
                 last: claim.last_record.map(|last| last.offset),
@@ -72,16 +63,12 @@ impl Group {
                 Verdict::GoOn => {}
                 Verdict::Look => {
                     let trouble = format!("{name}: asking Kafka whether its topic is another now");
-                    return Held::Waiting(Waiting {
-                        trouble: Some(trouble),
-                        log,
-                        ..Waiting::soon()
-                    });
+                    return Held::Waiting(waiting.again(Some(trouble)));
                 }
                 Verdict::Halt(halt) => return self.halt(name, claim, halt.label, halt.reason),
             }
         }
-        self.read(name, claim, log, list)
+        self.read(name, claim, waiting, list)
     }
 
     /// Starts reading a partition; it is added to `list`, with the offset to fetch from.
@@ -89,7 +76,7 @@ impl Group {
         &self,
         name: &TopicPartition,
         claim: Claim,
-        log: KnownLog,
+        waiting: Waiting,
         list: &mut TopicPartitionList,
     ) -> Held {
         tracing::info!(
@@ -101,7 +88,7 @@ impl Group {
             claim,
             self.notices.clone(),
         );
-        let reading = Reading::new(worker, log);
+        let reading = Reading::new(worker, waiting.log, waiting.backoff);
         let from = Offset::Offset(reading.fetch_from());
         if let Err(error) = list.add_partition_offset(&name.topic, name.partition, from) {
             let context = format!("{name} cannot be read from {from:?}");
@@ -174,15 +161,22 @@ impl Group {
 }
 
 impl Waiting {
-    /// To be claimed again soon.
-    pub(crate) fn soon() -> Self {
-        let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
+    /// To be claimed at once.
+    pub(crate) fn now() -> Self {
         Self {
-            retry_at: Instant::now() + backoff.next_delay(),
-            backoff,
+            retry_at: Instant::now(),
+            backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(10)),
             claiming: false,
             trouble: None,
             log: KnownLog::default(),
         }
+    }
+
+    /// To be claimed again after the next delay, because of this trouble.
+    pub(crate) fn again(mut self, trouble: Option<String>) -> Self {
+        self.retry_at = Instant::now() + self.backoff.next_delay();
+        self.claiming = false;
+        self.trouble = trouble;
+        self
     }
 }

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use event_log::stream::{self, Claimant};
+use event_log::stream;
 use event_log::{Claim, ClaimError, FaultClass, classify};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaResult;
@@ -13,6 +13,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use service::backoff::Backoff;
 use sqlx::PgPool;
 
+use crate::Shared;
 use crate::partitions::TopicPartition;
 
 /// How long a claim may take: it waits for the batch that an earlier owner is committing.
@@ -35,12 +36,14 @@ pub(crate) enum Claimed {
 
 /// Claims one partition. `start` is where its reading begins if the log has never read it.
 pub(crate) async fn claim(
-    pool: &PgPool,
-    who: &Claimant,
+    shared: &Shared,
     partition: &TopicPartition,
     start: Option<i64>,
 ) -> Claimed {
+    let (pool, who) = (&shared.pool, &shared.claimant);
     let attempt = async {
+        // A claim may wait long for a row that is locked. The semaphore is never closed.
+        let _permit = shared.claims.acquire().await;
         if let Some(start) = start {
             stream::open(pool, who, &partition.topic, partition.partition, start).await?;
         }

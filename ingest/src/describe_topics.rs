@@ -1,5 +1,6 @@
-//! Asks Kafka for the topics' own ids (KIP-516). The safe binding does not have that question; all
-//! that is unsafe about it is here. Used by [`crate::topic_ids`], on the poll thread.
+//! Asks Kafka about topics: their own ids (KIP-516), their partitions, and whether this client may read
+//! them (KIP-430). The safe binding does not have that question; all that is unsafe about it is here.
+//! Used by [`crate::topics`], on the poll thread.
 //!
 //! The client library sends the question and takes the answer on its own threads; here it is only
 //! posted, and looked for.
@@ -10,24 +11,38 @@ use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::time::Duration;
 
+use rdkafka::bindings::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_READ as READ;
 use rdkafka::bindings::{
     RD_KAFKA_EVENT_DESCRIBETOPICS_RESULT, rd_kafka_AdminOptions_destroy, rd_kafka_AdminOptions_new,
+    rd_kafka_AdminOptions_set_include_authorized_operations,
     rd_kafka_AdminOptions_set_request_timeout, rd_kafka_DescribeTopics,
     rd_kafka_DescribeTopics_result_topics, rd_kafka_TopicCollection_destroy,
-    rd_kafka_TopicCollection_of_topic_names, rd_kafka_TopicDescription_error,
-    rd_kafka_TopicDescription_name, rd_kafka_TopicDescription_t,
+    rd_kafka_TopicCollection_of_topic_names, rd_kafka_TopicDescription_authorized_operations,
+    rd_kafka_TopicDescription_error, rd_kafka_TopicDescription_name,
+    rd_kafka_TopicDescription_partitions, rd_kafka_TopicDescription_t,
     rd_kafka_TopicDescription_topic_id, rd_kafka_Uuid_least_significant_bits,
     rd_kafka_Uuid_most_significant_bits, rd_kafka_admin_op_t, rd_kafka_error_code,
-    rd_kafka_event_DescribeTopics_result, rd_kafka_event_destroy, rd_kafka_event_error,
-    rd_kafka_event_t, rd_kafka_event_type, rd_kafka_queue_destroy, rd_kafka_queue_new,
-    rd_kafka_queue_poll, rd_kafka_queue_t, rd_kafka_resp_err_t,
+    rd_kafka_error_destroy, rd_kafka_event_DescribeTopics_result, rd_kafka_event_destroy,
+    rd_kafka_event_error, rd_kafka_event_t, rd_kafka_event_type, rd_kafka_queue_destroy,
+    rd_kafka_queue_new, rd_kafka_queue_poll, rd_kafka_queue_t, rd_kafka_resp_err_t,
 };
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::RDKafkaErrorCode;
 use uuid::Uuid;
 
-/// What Kafka says of one topic: its id (`None` = this Kafka has no ids), or why it says nothing.
-pub(crate) type Described = Result<Option<Uuid>, RDKafkaErrorCode>;
+/// What Kafka says of one topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Description {
+    /// Its id; `None` = this Kafka has no ids.
+    pub(crate) id: Option<Uuid>,
+    /// How many partitions it has; `None` = this Kafka was not asked.
+    pub(crate) partitions: Option<i32>,
+    /// Whether this client may read it.
+    pub(crate) may_read: bool,
+}
+
+/// What Kafka says of one topic, or why it says nothing.
+pub(crate) type Described = Result<Description, RDKafkaErrorCode>;
 
 /// A way to ask, over the connections of a client that lives longer.
 pub(crate) struct DescribeTopics<'c, C: ClientContext> {
@@ -59,6 +74,10 @@ impl<'c, C: ClientContext> DescribeTopics<'c, C> {
             );
             if !options.is_null() {
                 rd_kafka_AdminOptions_set_request_timeout(options, bound, ptr::null_mut(), 0);
+                let error = rd_kafka_AdminOptions_set_include_authorized_operations(options, 1);
+                if !error.is_null() {
+                    rd_kafka_error_destroy(error);
+                }
             }
             let collection =
                 rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
@@ -143,7 +162,8 @@ impl Topic<'_> {
 
     fn described(&self) -> (String, Described) {
         // SAFETY: the description lives as long as its event. The library ends the name with a NUL,
-        // gives null for "no error", and points to an id inside the description.
+        // gives null for "no error", and points to an id and a list of that length inside the
+        // description.
         unsafe {
             let name = CStr::from_ptr(rd_kafka_TopicDescription_name(self.0.as_ptr()));
             let name = name.to_string_lossy().into_owned();
@@ -156,7 +176,20 @@ impl Topic<'_> {
                 rd_kafka_Uuid_most_significant_bits(id).cast_unsigned(),
                 rd_kafka_Uuid_least_significant_bits(id).cast_unsigned(),
             );
-            (name, Ok(Some(id).filter(|id| !id.is_nil())))
+            let mut partitions = 0;
+            rd_kafka_TopicDescription_partitions(self.0.as_ptr(), &mut partitions);
+            let mut count = 0;
+            let allowed =
+                rd_kafka_TopicDescription_authorized_operations(self.0.as_ptr(), &mut count);
+            // A broker from before KIP-430 names none: not even those that let it answer.
+            let may_read =
+                allowed.is_null() || count == 0 || (0..count).any(|at| *allowed.add(at) == READ);
+            let description = Description {
+                id: Some(id).filter(|id| !id.is_nil()),
+                partitions: i32::try_from(partitions).ok(),
+                may_read,
+            };
+            (name, Ok(description))
         }
     }
 }

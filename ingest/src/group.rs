@@ -16,7 +16,7 @@ use crate::assignment::{fetched_of, forget_pauses, names_of, show_to_kafka};
 use crate::claims::{self, Claimed};
 use crate::partitions::{Held, Partitions, Reading, TopicPartition};
 use crate::progress::InKafka;
-use crate::topic_ids::TopicIds;
+use crate::topics::Topics;
 use crate::worker::Notice;
 use crate::{Shared, condition};
 
@@ -29,7 +29,7 @@ pub(crate) struct Group {
     /// Locked only between two calls of `poll` and inside callbacks, all on one thread.
     partitions: Mutex<Partitions>,
     /// What Kafka says of the topics; used as the partitions are.
-    topic_ids: Mutex<TopicIds>,
+    topics: Mutex<Topics>,
     /// What the client library said last about an error that `poll` returns without its words.
     last_words: Mutex<String>,
     /// Since when the client library is connected to no broker.
@@ -48,6 +48,8 @@ pub(crate) enum News {
     HaltStored { stream_id: i64, stored: bool },
     /// The stream rows of those halted partitions that wait no longer.
     NoLongerHalted(Vec<i64>),
+    /// The partitions that no process ever claimed.
+    NeverClaimed(Vec<TopicPartition>),
 }
 
 impl Group {
@@ -63,7 +65,7 @@ impl Group {
             notices,
             news,
             partitions: Mutex::default(),
-            topic_ids: Mutex::default(),
+            topics: Mutex::default(),
             last_words: Mutex::default(),
             unconnected: Mutex::default(),
             fatal: Mutex::default(),
@@ -77,10 +79,8 @@ impl Group {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn topic_ids(&self) -> MutexGuard<'_, TopicIds> {
-        self.topic_ids
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn topics(&self) -> MutexGuard<'_, Topics> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The words of the error that `poll` has just returned.
@@ -129,7 +129,18 @@ impl Group {
         *self.fatal.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 
+    /// This client may not take part in the group. Known until a request of a member is answered.
+    pub(crate) fn refused(&self) {
+        let group = &self.shared.config.ingest.group_id;
+        let reason = format!(
+            "Kafka refuses the consumer group {group:?} (ingest.group_id): allow READ of that group"
+        );
+        tracing::warn!("{reason}");
+        self.shared.health.set_unready(condition::GROUP, reason);
+    }
+
     fn assigned(&self, consumer: &BaseConsumer<Self>, names: &[TopicPartition]) {
+        self.shared.health.set_ready(condition::GROUP);
         let claimed = self.claim_all(names.iter().map(|name| (name, None)).collect());
         // A partition that the log has never read begins where Kafka's copy of it begins.
         let (never_read, mut claimed): (Vec<_>, Vec<_>) = claimed
@@ -166,10 +177,7 @@ impl Group {
         let shared = &self.shared;
         self.runtime.block_on(async {
             let claim = |(name, start): (&'n TopicPartition, Option<i64>)| async move {
-                (
-                    name,
-                    claims::claim(&shared.pool, &shared.claimant, name, start).await,
-                )
+                (name, claims::claim(shared, name, start).await)
             };
             // Each is bounded in time, and so are all of them together.
             futures_util::future::join_all(wanted.into_iter().map(claim)).await
@@ -244,7 +252,7 @@ impl ClientContext for Group {
             return;
         }
         self.note_connected(is_connected(&statistics));
-        let mut partitions = self.partitions();
+        let (mut partitions, topics) = (self.partitions(), self.topics());
         for (topic, partition, reading) in partitions.readings() {
             let known = statistics
                 .topics
@@ -259,7 +267,7 @@ impl ClientContext for Group {
             reading.worker.note_kafka(InKafka {
                 end,
                 fetched: known.next_offset,
-                is_fetchable: is_up(&statistics, known.leader),
+                is_fetchable: is_up(&statistics, known.leader) && topics.is_readable(topic),
             });
             if end >= 0 {
                 let lag = (end - reading.worker.stored()).max(0);
@@ -301,6 +309,19 @@ impl ClientContext for Group {
 }
 
 impl ConsumerContext for Group {
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        match result {
+            _ if self.is_retired() => {}
+            Ok(()) => self.shared.health.set_ready(condition::GROUP),
+            Err(error) => {
+                tracing::debug!(%error, "Kafka does not take the offsets for the lag tools");
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed) {
+                    self.refused();
+                }
+            }
+        }
+    }
+
     fn rebalance(
         &self,
         consumer: &BaseConsumer<Self>,

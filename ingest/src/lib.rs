@@ -21,7 +21,7 @@ mod poll;
 mod progress;
 mod raw_record;
 mod resume;
-mod topic_ids;
+mod topics;
 mod watchdog;
 mod worker;
 
@@ -51,8 +51,16 @@ pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The conditions of /readyz.
 pub(crate) mod condition {
     pub(crate) const DATABASE: &str = "database";
+    /// The group may be joined.
+    pub(crate) const GROUP: &str = "group";
+    /// Kafka can be reached.
     pub(crate) const KAFKA: &str = "kafka";
+    /// No partition is halted.
     pub(crate) const STREAMS: &str = "streams";
+    /// The topics are there and may be read.
+    pub(crate) const TOPICS: &str = "topics";
+
+    pub(crate) const ALL: [&str; 5] = [DATABASE, GROUP, KAFKA, STREAMS, TOPICS];
 }
 
 /// What every part of the process shares.
@@ -64,6 +72,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     /// At most `ingest.writers` batches are judged and written at once.
     pub(crate) writers: tokio::sync::Semaphore,
+    /// Claims take no more connections at once than the writers leave.
+    pub(crate) claims: tokio::sync::Semaphore,
     /// At most `ingest.buffer_bytes` of records.
     pub(crate) memory: Arc<memory::Memory>,
     /// What the watchdog looks at.
@@ -108,10 +118,15 @@ fn check_poll_interval(loaded: &LoadedConfig) -> Result<(), ConfigError> {
     })
 }
 
+/// The connections that no writer needs.
+fn spare_connections(config: &Config) -> usize {
+    (config.database.max_connections as usize).saturating_sub(config.ingest.writers)
+}
+
 fn check_writers(loaded: &LoadedConfig) -> Result<(), ConfigError> {
     let writers = loaded.config.ingest.writers;
-    let connections = loaded.config.database.max_connections as usize;
-    if writers < connections {
+    let connections = loaded.config.database.max_connections;
+    if spare_connections(&loaded.config) > 0 {
         return Ok(());
     }
     Err(ConfigError::Invalid {
@@ -135,7 +150,7 @@ pub async fn run(config: &Config, shutdown: CancellationToken) -> anyhow::Result
     let kafka = client::consumer_config(config)?;
     let pool = database::pool(&config.database, "runlog-ingest")?;
     let registry = MetricsRegistry::new();
-    let health = Health::new(&[condition::DATABASE, condition::KAFKA, condition::STREAMS]);
+    let health = Health::new(&condition::ALL);
     let shared = Arc::new(Shared {
         config: config.clone(),
         claimant: Claimant {
@@ -145,6 +160,7 @@ pub async fn run(config: &Config, shutdown: CancellationToken) -> anyhow::Result
         health: health.clone(),
         metrics: Metrics::new(&registry)?,
         writers: tokio::sync::Semaphore::new(config.ingest.writers),
+        claims: tokio::sync::Semaphore::new(spare_connections(config)),
         memory: memory::Memory::new(config.ingest.buffer_bytes),
         pulse: watchdog::Pulse::default(),
         pool,

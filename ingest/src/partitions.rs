@@ -56,6 +56,8 @@ pub(crate) struct Reading {
     pub(crate) since: Instant,
     /// What was found out about Kafka's log of it.
     pub(crate) log: KnownLog,
+    /// The delays of claims that lead to nothing.
+    backoff: Backoff,
     /// Whether the fetching is paused because the worker has enough.
     pub(crate) paused: bool,
     /// Whether nothing can be read behind `expected`: it ends when the worker has come that far.
@@ -66,7 +68,7 @@ pub(crate) struct Reading {
 
 impl Reading {
     /// A reading from the claim on. The last record is looked for, unless it is known to be gone.
-    pub(crate) fn new(worker: Worker, log: KnownLog) -> Self {
+    pub(crate) fn new(worker: Worker, log: KnownLog, backoff: Backoff) -> Self {
         let claim = worker.claim();
         let last = claim.last_record;
         let unseen = last.filter(|last| {
@@ -82,11 +84,25 @@ impl Reading {
             topic_id: claim.topic_id,
             since: Instant::now(),
             log,
+            backoff,
             paused: false,
             ending: false,
             shown_to_kafka: -1,
             worker,
         }
+    }
+
+    /// The partition as it is to be claimed again. The delays grow until a claim leads to something.
+    pub(crate) fn waiting(&self) -> Waiting {
+        let mut waiting = Waiting {
+            log: self.log,
+            backoff: self.backoff.clone(),
+            ..Waiting::now()
+        };
+        if self.worker.stored() > self.worker.claim().next_offset {
+            waiting.backoff.reset();
+        }
+        waiting
     }
 
     /// Where Kafka is to be read from.
@@ -120,6 +136,18 @@ pub(crate) struct KnownLog {
     pub(crate) low: Option<i64>,
     /// Where a batch begins that cannot be read (any more) and holds the last record.
     pub(crate) damaged: Option<i64>,
+    /// An offset that could not be read, and how often that was tried.
+    pub(crate) unreadable: Option<(i64, u32)>,
+}
+
+impl KnownLog {
+    /// Counts one more try to read from an offset; how many there were.
+    pub(crate) fn tried_to_read(&mut self, offset: i64) -> u32 {
+        let before = self.unreadable.filter(|(at, _)| *at == offset);
+        let tried = before.map_or(0, |(_, tried)| tried) + 1;
+        self.unreadable = Some((offset, tried));
+        tried
+    }
 }
 
 /// A partition to be claimed.
@@ -253,5 +281,17 @@ impl Partitions {
             partitions.keys().map(name).collect::<Vec<_>>()
         };
         self.topics.iter().flat_map(of).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::KnownLog;
+
+    #[test]
+    fn tries_are_counted_at_one_offset() {
+        let mut log = KnownLog::default();
+        let tried = [7, 7, 7, 9, 7].map(|offset| log.tried_to_read(offset));
+        assert_eq!(tried, [1, 2, 3, 1, 1]);
     }
 }

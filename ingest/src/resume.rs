@@ -7,7 +7,7 @@
 
 use event_log::LastRecord;
 
-use crate::topic_ids::Identity;
+use crate::topics::Identity;
 
 /// Why a partition has to wait for an operator.
 #[derive(Debug, PartialEq, Eq)]

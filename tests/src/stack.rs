@@ -65,6 +65,23 @@ impl Stack {
         Ok(())
     }
 
+    /// Changes Kafka's access lists: the arguments are those of kafka-acls. Everything is allowed to
+    /// everybody on what has no list.
+    ///
+    /// # Errors
+    /// Where Kafka does not take it.
+    pub async fn acl(&self, arguments: &[&str]) -> Result<()> {
+        let mut command = self.command("acl");
+        command.args(arguments);
+        let output = tokio::process::Command::from(command).output().await?;
+        let words = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success(),
+            "dev/stack acl {arguments:?}: {words}"
+        );
+        Ok(())
+    }
+
     /// Sends a signal to the server whose name this is, and waits until it has ended.
     ///
     /// # Errors

@@ -307,6 +307,46 @@ async fn partitions_that_are_added_are_read_and_runs_that_move_keep_one_sequence
     ends_well(ingest).await;
 }
 
+#[tokio::test]
+async fn partitions_added_while_the_leader_of_static_members_was_away_are_read() {
+    let mut pipeline = Pipeline::fresh(2).await.unwrap();
+    pipeline
+        .configure(&COOPERATIVE.replace("6000", "45000"))
+        .unwrap();
+    let member = |pipeline: &Pipeline, name| {
+        let often = "RUNLOG_KAFKA__PROPERTIES__TOPIC_METADATA_REFRESH_INTERVAL_MS";
+        ingest(pipeline, &[(INSTANCE, name), (often, "500")])
+    };
+    let mut leader = member(&pipeline, "one");
+    leader.wait_ready().await.unwrap();
+    let other = member(&pipeline, "two");
+    owned_by(&pipeline, &[&leader, &other]).await;
+    let (before, after): (Vec<_>, Vec<_>) = records(104, 400, 4)
+        .into_iter()
+        .partition(|record| record.partition < 2);
+    let mut produced = pipeline.topic.send(&before).await.unwrap();
+    pipeline.wait_ingested(SOON).await.unwrap();
+
+    leader.kill9().unwrap();
+    pipeline.topic.grow_to(4).await.unwrap();
+    // It gets back what it had, and is not told that it leads.
+    let leader = member(&pipeline, "one");
+    pipeline.topic = pipeline.topic.with_own_producer().unwrap();
+    pipeline.topic.partitions = 4;
+    pipeline.topic.learn_partitions(4).await.unwrap();
+    produced.extend(pipeline.topic.send(&after).await.unwrap());
+    wait_until("the new partitions to be claimed", SOON * 2, async || {
+        let claims = claims(&pipeline).await;
+        ensure!(claims.len() == 4, "{claims:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    pipeline.assert_as_sent(&produced).await.unwrap();
+    ends_well(leader).await;
+    ends_well(other).await;
+}
+
 /// Holds claims back, before they come to the stream row, while the row of `hold` says so. Those that
 /// are held wait for the lock 1.
 const HOLD_CLAIMS: &str = "

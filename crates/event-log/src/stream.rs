@@ -236,6 +236,32 @@ pub async fn note_topic_id(
     Ok(())
 }
 
+/// Of these partitions, by their place in the list, those that the log has never read: no process has
+/// claimed them yet. Takes no lock.
+///
+/// # Errors
+/// The database's.
+pub async fn never_opened<'p>(
+    pool: &PgPool,
+    partitions: impl Iterator<Item = (&'p str, i32)>,
+) -> Result<Vec<usize>, sqlx::Error> {
+    let (topics, partitions): (Vec<&str>, Vec<i32>) = partitions.unzip();
+    let places: Vec<i64> = sqlx::query_scalar(
+        "SELECT asked.place - 1 FROM unnest($1::text[], $2::int[]) WITH ORDINALITY AS asked (topic, partition, place)
+         WHERE NOT EXISTS (SELECT FROM event_log.stream s
+                           WHERE s.topic = asked.topic AND s.partition = asked.partition AND s.closed_at IS NULL)
+         ORDER BY asked.place",
+    )
+    .bind(topics)
+    .bind(partitions)
+    .fetch_all(pool)
+    .await?;
+    Ok(places
+        .into_iter()
+        .filter_map(|place| usize::try_from(place).ok())
+        .collect())
+}
+
 /// Of these halted streams, those that wait no longer: an operator has cleared the halt, or has
 /// closed the generation to open the next one, or the database went back to before there was one.
 /// Takes no lock.

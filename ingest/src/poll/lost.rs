@@ -14,6 +14,8 @@ use crate::partitions::{KnownLog, Reading, TopicPartition};
 use crate::resume::{self, Finding, Halt, Verdict};
 use crate::worker::{Ended, Notice};
 
+/// How often records that cannot be read are asked for before their partition halts.
+const READS: u32 = 3;
 /// How long the errors of partitions that were found together may take to come.
 const FORETOLD: Duration = Duration::from_secs(5);
 
@@ -99,10 +101,7 @@ impl Poller<'_> {
             let since = *reading.log.doubted.get_or_insert_with(Instant::now);
             (since, reading.topic_id, reading.place())
         };
-        let identity = self
-            .group()
-            .topic_ids()
-            .identity(&name.topic, stored, since);
+        let identity = self.group().topics().identity(&name.topic, stored, since);
         tracing::warn!(partition = %name, ?finding, ?identity, ?place, "Kafka's log is not as it was");
         match resume::verdict(finding, identity, place) {
             Verdict::Halt(Halt { label, reason }) => self.end(name, Ended::Halt(label, reason)),
@@ -125,7 +124,7 @@ impl Poller<'_> {
                 topic: topic.to_owned(),
                 partition,
             };
-            let ids = self.group().topic_ids();
+            let ids = self.group().topics();
             if ids.seems_another(topic, reading.topic_id) {
                 others.push(name());
             } else if reading.topic_id.is_none()
@@ -232,7 +231,8 @@ impl Poller<'_> {
 
     /// The client library cannot read the next records of some partition (a checksum that is wrong,
     /// most likely), and would go on behind them, which would look like offsets that hold nothing.
-    /// Its words name the offset where they begin: the one partition that stands there is halted.
+    /// Its words name the offset where they begin. Whoever stands there is read again, since a fetch may
+    /// be damaged on its way; who stands there every time is halted.
     pub(super) fn find_unreadable(&mut self) {
         let words = self.group().last_words();
         let positions = self.consumer.position().ok();
@@ -247,34 +247,66 @@ impl Poller<'_> {
         };
         let (mut there, others): (Vec<_>, Vec<_>) =
             self.places().into_iter().partition(stands_there);
+        if there.len() > 1 {
+            there = self.with_more(there);
+        }
         // Where the last record is to be compared, its batch is read again, which begins before it.
         let compares = |place: &Place| at.is_some_and(|at| place.unseen >= Some(at));
         let (mut behind, elsewhere): (Vec<_>, Vec<_>) = others.into_iter().partition(compares);
-        match (there.pop(), behind.pop(), at) {
-            (Some(place), None, _) if there.is_empty() => {
-                let expected = place.expected;
-                let reason =
-                    format!("the records from offset {expected} on cannot be read: {words}");
-                tracing::warn!(partition = %place.partition, reason, "nothing more can be read");
-                self.end(&place.partition, Ended::Halt("unreadable", reason));
-            }
-            (None, Some(place), Some(at)) if behind.is_empty() => {
-                let name = &place.partition;
-                tracing::warn!(partition = %name, words, "the last record cannot be compared");
-                self.restart_behind(name, |log| log.damaged = Some(at));
-            }
-            // Not to be told: nothing that follows is to be trusted, so all that may be meant start
-            // anew. Those that can be read do not stand there any more the next time.
-            (place, last, _) => {
-                there.extend(place);
-                there.extend(last);
-                there.extend(behind);
-                let suspects = if there.is_empty() { elsewhere } else { there };
-                for place in suspects {
-                    self.reclaim(place, format!("Kafka's records cannot be read: {words}"));
-                }
-            }
+        if there.is_empty()
+            && behind.len() == 1
+            && let Some((place, at)) = behind.pop().zip(at)
+        {
+            let name = &place.partition;
+            tracing::warn!(partition = %name, words, "the last record cannot be compared");
+            self.restart_behind(name, |log| log.damaged = Some(at));
+            return;
         }
+        // Not to be told: nothing that follows is to be trusted, so all that may be meant start anew.
+        // Those that can be read do not stand there any more the next time.
+        let suspects = if there.is_empty() && behind.is_empty() {
+            elsewhere
+        } else {
+            behind
+        };
+        for place in suspects {
+            self.reclaim(place, format!("Kafka's records cannot be read: {words}"));
+        }
+        for place in there {
+            self.unreadable(place, &words);
+        }
+    }
+
+    /// A partition stands where the records cannot be read.
+    fn unreadable(&mut self, place: Place, words: &str) {
+        let (name, expected) = (&place.partition, place.expected);
+        let reason = format!("the records from offset {expected} on cannot be read: {words}");
+        let tried = {
+            let mut partitions = self.group().partitions();
+            let Some(reading) = partitions.reading(&name.topic, name.partition) else {
+                return;
+            };
+            reading.log.tried_to_read(expected)
+        };
+        if tried < READS {
+            self.reclaim(place, reason);
+        } else {
+            tracing::warn!(partition = %name, reason, "nothing more can be read");
+            self.end(name, Ended::Halt("unreadable", reason));
+        }
+    }
+
+    /// Those whose logs hold more records, or all of them where Kafka does not say.
+    fn with_more(&self, places: Vec<Place>) -> Vec<Place> {
+        let names = places.iter().map(|place| &place.partition);
+        let Ok(highs) = claims::log_ends(self.consumer, names, Offset::End) else {
+            return places;
+        };
+        let more = |place: &Place| {
+            let high = claims::log_end(&highs, &place.partition);
+            high.is_none_or(|high| place.expected < high)
+        };
+        places.into_iter().filter(more).collect()
     }
 }
 

@@ -4,6 +4,7 @@
 mod lost;
 mod membership;
 mod reach;
+mod unclaimed;
 mod upkeep;
 
 use std::sync::Arc;
@@ -25,11 +26,12 @@ use crate::group::{Group, News};
 use crate::partitions::{Held, TopicPartition};
 use crate::raw_record::RawRecord;
 use crate::resume::{self, Compared, Finding};
-use crate::topic_ids::Asker;
+use crate::topics::Asker;
 use crate::worker::Notice;
 use crate::{Shared, condition};
 use membership::ClientEnd;
 pub(crate) use membership::run;
+use unclaimed::Unclaimed;
 
 /// How long one poll waits for a record; a record that is there returns at once.
 const POLL: Duration = Duration::from_millis(50);
@@ -48,6 +50,7 @@ struct Poller<'c> {
     next_ask: Instant,
     next_comparison: Instant,
     next_halts: Instant,
+    unclaimed: Unclaimed,
     /// Errors of the client library that are still to come for partitions that were found already,
     /// and until when they are expected.
     foretold: (usize, Instant),
@@ -74,6 +77,7 @@ impl<'c> Poller<'c> {
             next_ask: now,
             next_comparison: now,
             next_halts: now,
+            unclaimed: Unclaimed::new(config, shared),
             foretold: (0, now),
         })
     }
@@ -81,11 +85,13 @@ impl<'c> Poller<'c> {
     fn run(mut self, stop: &CancellationToken) -> anyhow::Result<()> {
         // The ids are there before the first claim if Kafka answers; else they are compared later.
         let ids = self.consumer.context();
-        self.asker.serve(&mut ids.topic_ids(), BROKER_TIMEOUT);
+        self.asker.serve(&mut ids.topics(), BROKER_TIMEOUT);
         self.consumer
             .subscribe(&topic_names(self.shared))
             .context("cannot subscribe to ingest.topics")?;
         self.shared.health.set_ready(condition::STREAMS);
+        self.shared.health.set_ready(condition::GROUP);
+        self.note_obstacles();
         let result = self.poll(stop);
         self.drain();
         result
@@ -203,6 +209,7 @@ impl<'c> Poller<'c> {
             return !reading.ending;
         }
         reading.seen();
+        reading.log.doubted = None;
         if skipped > 0 {
             reading.expected = position;
             reading.worker.deliver(Delivery::Tail { skipped });
@@ -225,20 +232,9 @@ impl<'c> Poller<'c> {
                 BadMessage | BadCompression | NotImplemented | MessageSizeTooLarge,
             ) => self.find_unreadable(),
             KafkaError::MessageConsumption(
-                UnknownTopicOrPartition | UnknownTopic | UnknownTopicId,
-            ) => {
-                self.group().topic_ids().want();
-                let topics = topic_names(self.shared).join(", ");
-                self.not_ready(format!(
-                    "Kafka does not know one of ingest.topics ({topics}): create it, or correct the name"
-                ));
-            }
-            KafkaError::MessageConsumption(TopicAuthorizationFailed | GroupAuthorizationFailed) => {
-                let group = &self.shared.config.ingest.group_id;
-                self.not_ready(format!(
-                    "Kafka refuses access ({error}): allow READ of ingest.topics and of the group {group:?}"
-                ));
-            }
+                UnknownTopicOrPartition | UnknownTopic | UnknownTopicId | TopicAuthorizationFailed,
+            ) => self.group().topics().want(),
+            KafkaError::MessageConsumption(GroupAuthorizationFailed) => self.group().refused(),
             // The callback has logged it.
             _ => {}
         }
@@ -269,11 +265,6 @@ impl<'c> Poller<'c> {
             }
             None => anyhow::Error::new(error).context("the Kafka client cannot go on"),
         }
-    }
-
-    fn not_ready(&self, reason: String) {
-        tracing::warn!("{reason}");
-        self.shared.health.set_unready(condition::KAFKA, reason);
     }
 
     /// Ends all workers after their batches under way and shows Kafka where they stopped.

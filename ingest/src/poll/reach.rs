@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::metadata::Metadata;
 use service::database::START_WAIT;
 use service::exit::Unreachable;
 use service::kafka::INSTANCE_ID;
@@ -54,44 +53,21 @@ pub(super) fn at_the_start(
     Ok(false)
 }
 
-/// Why a client cannot use Kafka now, in words.
-enum Obstacle {
-    /// No broker answers, or none is named.
-    OutOfReach(String),
-    /// It answers, and lacks a topic: for every client.
-    NoTopic(String),
-}
-
-/// Why Kafka cannot be used now, by this client; `None` = it can.
-fn obstacle<C: ConsumerContext>(consumer: &BaseConsumer<C>, shared: &Shared) -> Option<Obstacle> {
+/// Why this client cannot reach Kafka now; `None` = it can. What Kafka says of the topics is another
+/// matter.
+fn obstacle<C: ConsumerContext>(consumer: &BaseConsumer<C>, shared: &Shared) -> Option<String> {
     let servers = &shared.config.kafka.bootstrap_servers;
-    for topic in &shared.config.ingest.topics {
-        let name = &topic.name;
-        let metadata = match consumer.fetch_metadata(Some(name), ANSWER) {
-            Ok(metadata) => metadata,
-            Err(error) => {
-                return Some(Obstacle::OutOfReach(format!(
-                    "cannot reach Kafka at kafka.bootstrap_servers = {servers}: {error}"
-                )));
-            }
-        };
-        if metadata.brokers().is_empty() {
-            return Some(Obstacle::OutOfReach(format!(
-                "Kafka at {servers} is starting: it names no broker yet"
-            )));
-        }
-        if !knows(&metadata) {
-            return Some(Obstacle::NoTopic(format!(
-                "the topic {name:?} of ingest.topics does not exist at {servers}: create it, or correct the name"
-            )));
-        }
+    // Of one topic, since a cluster may have many.
+    let topic = shared.config.ingest.topics.first();
+    match consumer.fetch_metadata(topic.map(|topic| topic.name.as_str()), ANSWER) {
+        Ok(metadata) if metadata.brokers().is_empty() => Some(format!(
+            "Kafka at {servers} is starting: it names no broker yet"
+        )),
+        Ok(_) => None,
+        Err(error) => Some(format!(
+            "cannot reach Kafka at kafka.bootstrap_servers = {servers}: {error}"
+        )),
     }
-    None
-}
-
-fn knows(metadata: &Metadata) -> bool {
-    let mut topics = metadata.topics().iter();
-    topics.any(|topic| topic.error().is_none() && !topic.partitions().is_empty())
 }
 
 /// Whether a client that is made now can reach Kafka.
@@ -101,7 +77,7 @@ fn is_in_reach_of_a_new_client(config: &ClientConfig, shared: &Shared) -> bool {
     config.set("statistics.interval.ms", "0");
     config.remove(INSTANCE_ID);
     let client: Result<BaseConsumer, _> = config.create();
-    client.is_ok_and(|client| !matches!(obstacle(&client, shared), Some(Obstacle::OutOfReach(_))))
+    client.is_ok_and(|client| obstacle(&client, shared).is_none())
 }
 
 impl Poller<'_> {
@@ -115,16 +91,9 @@ impl Poller<'_> {
         if self.shared.health.is_met(condition::KAFKA) && !is_unconnected {
             return Ok(());
         }
-        let reason = match obstacle(self.consumer, self.shared) {
-            Some(Obstacle::OutOfReach(reason)) => reason,
-            Some(Obstacle::NoTopic(reason)) => {
-                self.not_ready(reason);
-                return Ok(());
-            }
-            None => {
-                self.shared.health.set_ready(condition::KAFKA);
-                return Ok(());
-            }
+        let Some(reason) = obstacle(self.consumer, self.shared) else {
+            self.shared.health.set_ready(condition::KAFKA);
+            return Ok(());
         };
         // An answer that is late behind other data on a slow connection strands nobody.
         if is_unconnected && now >= self.next_comparison {
@@ -136,7 +105,8 @@ impl Poller<'_> {
                 .into());
             }
         }
-        self.not_ready(reason);
+        tracing::warn!("{reason}");
+        self.shared.health.set_unready(condition::KAFKA, reason);
         Ok(())
     }
 }

@@ -15,6 +15,7 @@ use crate::claims::{self, Claimed};
 use crate::condition;
 use crate::group::News;
 use crate::partitions::{Held, TopicPartition, Waiting};
+use crate::topics::Obstacle;
 use crate::worker::{Ended, Notice};
 
 /// How often stored offsets are written to Kafka for the lag tools.
@@ -39,9 +40,11 @@ impl Poller<'_> {
         self.claim_again(now);
         self.note_health();
         let ids = self.consumer.context();
-        if self.asker.serve(&mut ids.topic_ids(), Duration::ZERO) {
+        if self.asker.serve(&mut ids.topics(), Duration::ZERO) {
             self.compare_topics();
+            self.note_obstacles();
         }
+        self.look_for_unclaimed(now);
         if now >= self.next_halts {
             self.next_halts = now + LOOK_AT_HALTS;
             self.look_at_halts();
@@ -64,13 +67,13 @@ impl Poller<'_> {
             worker,
             ended,
         } = notice;
-        let (claim, log) = match self
+        let (claim, waiting) = match self
             .group()
             .partitions()
             .reading(&name.topic, name.partition)
         {
             Some(reading) if reading.worker.id == worker => {
-                (reading.worker.claim().clone(), reading.log)
+                (reading.worker.claim().clone(), reading.waiting())
             }
             // It was let go of in the meantime.
             _ => return,
@@ -86,10 +89,7 @@ impl Poller<'_> {
         let held = match ended {
             Ended::Reclaim(reason) => {
                 tracing::warn!(partition = %name, reason, "claiming the partition again");
-                Held::Waiting(Waiting {
-                    log,
-                    ..Waiting::soon()
-                })
+                Held::Waiting(waiting.again(None))
             }
             Ended::Halt(label, reason) => self.group().halt(&name, claim, label, reason),
             Ended::Fatal(error) => {
@@ -100,7 +100,7 @@ impl Poller<'_> {
         self.group().partitions().insert(&name, held);
     }
 
-    fn take_news(&self, news: News) {
+    fn take_news(&mut self, news: News) {
         match news {
             News::Claimed(partition, claimed) => self.claim_answered(&partition, claimed),
             News::HaltStored { stream_id, stored } => {
@@ -113,6 +113,7 @@ impl Poller<'_> {
                     self.look_again(&name);
                 }
             }
+            News::NeverClaimed(partitions) => self.share_again(partitions),
             News::NoLongerHalted(streams) => {
                 for stream_id in streams {
                     let name = self.group().partitions().halted_with(stream_id);
@@ -128,13 +129,9 @@ impl Poller<'_> {
     fn look_again(&self, name: &TopicPartition) {
         tracing::info!(partition = %name, "no longer halted");
         self.group().forget_metrics(name);
-        let waiting = Waiting {
-            retry_at: Instant::now(),
-            ..Waiting::soon()
-        };
         self.group()
             .partitions()
-            .insert(name, Held::Waiting(waiting));
+            .insert(name, Held::Waiting(Waiting::now()));
     }
 
     /// Asks whether an operator has decided about the halted partitions, if there are some.
@@ -207,7 +204,7 @@ impl Poller<'_> {
     fn spawn_claim(&self, name: TopicPartition, start: Option<i64>) {
         let (shared, news) = (Arc::clone(self.shared), self.group().news.clone());
         self.group().runtime.spawn(async move {
-            let claim = claims::claim(&shared.pool, &shared.claimant, &name, start).await;
+            let claim = claims::claim(&shared, &name, start).await;
             // The receiver is gone only at shutdown.
             let _ = news.send(News::Claimed(name, claim));
         });
@@ -244,7 +241,7 @@ impl Poller<'_> {
             if let Some(Held::Reading(reading)) = partitions.remove(name) {
                 reading.worker.stop();
             }
-            partitions.insert(name, Held::Waiting(Waiting::soon()));
+            partitions.insert(name, Held::Waiting(Waiting::now().again(None)));
         }
     }
 
@@ -282,6 +279,32 @@ impl Poller<'_> {
             }
         }
         show_to_kafka(self.consumer, &stored);
+    }
+
+    /// Says whether the topics can be read.
+    pub(super) fn note_obstacles(&self) {
+        let topics = self.group().topics();
+        let words = |(topic, obstacle): (&str, Obstacle)| match obstacle {
+            Obstacle::Missing => {
+                format!(
+                    "the topic {topic:?} of ingest.topics does not exist: create it, or correct the name"
+                )
+            }
+            Obstacle::Refused => {
+                format!("Kafka refuses the topic {topic:?} of ingest.topics: allow READ of it")
+            }
+        };
+        let reasons: Vec<String> = topics.obstacles().map(words).collect();
+        let health = &self.shared.health;
+        if reasons.is_empty() {
+            health.set_ready(condition::TOPICS);
+            return;
+        }
+        let reason = reasons.join("; ");
+        if health.is_met(condition::TOPICS) {
+            tracing::warn!("{reason}");
+        }
+        health.set_unready(condition::TOPICS, reason);
     }
 
     /// Says whether the partitions that are held here do well. Those that were let go of count no

@@ -191,7 +191,7 @@ pub fn plan(seed: u64, round: u64, lasts: Duration) -> Plan {
     while at + Duration::from_secs(4) < lasts {
         let fault = loop {
             if deck.is_empty() {
-                deck = shuffled_deck(protocol, pace, &mut rng);
+                deck = shuffled_deck(pace, &mut rng);
             }
             if let Some(fault) = deck.pop() {
                 break fault;
@@ -228,7 +228,7 @@ fn kind_of(round: u64) -> (Protocol, Pace) {
 }
 
 /// Every fault once or more, in random order: a round that is long enough meets each.
-fn shuffled_deck(protocol: Protocol, pace: Pace, rng: &mut StdRng) -> Vec<Fault> {
+fn shuffled_deck(pace: Pace, rng: &mut StdRng) -> Vec<Fault> {
     use Kind::{Ingest, Projectors};
     use Server::{Kafka, Postgres};
     let mut lasts = |from: u64, to: u64| Duration::from_millis(rng.random_range(from..to));
@@ -283,11 +283,6 @@ fn shuffled_deck(protocol: Protocol, pace: Pace, rng: &mut StdRng) -> Vec<Fault>
     }
     for slot in 0..PROJECTORS {
         deck.extend([Fault::Kill(Projectors, slot); 2]);
-    }
-    if protocol == Protocol::Static {
-        // Who restarts by its name learns of no rebalance, and of no duty to look for new partitions:
-        // docs/configuration.md says what to do about it.
-        deck.retain(|fault| *fault != Fault::AddPartition);
     }
     if pace == Pace::Kills {
         let of_processes = |fault: &Fault| {

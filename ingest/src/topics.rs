@@ -1,8 +1,9 @@
-//! The ids that Kafka gives to topics: a topic that was deleted and made again has another. Asked
-//! for by the poll thread ([`Asker`]), and compared with the stored ids ([`TopicIds`], pure) there
-//! and in the group's callbacks.
+//! What Kafka says of the topics: whether they are there and may be read, how many partitions they
+//! have, and their ids, since a topic that was deleted and made again has another. Asked for by the poll
+//! thread ([`Asker`]), and compared with what is stored ([`Topics`], pure) there and in the group's
+//! callbacks.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use rdkafka::client::Client;
 use rdkafka::error::RDKafkaErrorCode;
 use uuid::Uuid;
 
-use crate::describe_topics::{DescribeTopics, Described};
+use crate::describe_topics::{DescribeTopics, Described, Description};
 use crate::group::Group;
 
 /// How often Kafka is asked. A topic that is made again between two answers, and refilled beyond the
@@ -19,6 +20,13 @@ use crate::group::Group;
 const ASK: Duration = Duration::from_secs(5);
 /// How long Kafka may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// What is taken to be so where this Kafka cannot be asked.
+const UNDESCRIBED: Description = Description {
+    id: None,
+    partitions: None,
+    may_read: true,
+};
 
 /// Whether the topic that Kafka has is the one whose records were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,23 +41,34 @@ pub(crate) enum Identity {
     Unsure,
 }
 
+/// Why a topic cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// Kafka does not have it.
+    Missing,
+    /// This client may not read it.
+    Refused,
+}
+
 /// What Kafka said last, by topic.
 #[derive(Debug, Default)]
-pub(crate) struct TopicIds {
-    answers: HashMap<String, Answer>,
+pub(crate) struct Topics {
+    answers: BTreeMap<String, Answer>,
+    obstacles: BTreeMap<String, Obstacle>,
     /// Whether somebody needs an answer soon.
     wanted: bool,
 }
 
-/// An answer: the id, or `None` where this Kafka has none for the topic.
 #[derive(Debug)]
 struct Answer {
+    /// `None` where this Kafka has none for the topic.
     id: Option<Uuid>,
+    partitions: Option<i32>,
     /// When the question was asked.
     asked: Instant,
 }
 
-impl TopicIds {
+impl Topics {
     /// Compares a stored id with Kafka's, as it is now: only an answer to a question that was asked
     /// after `since` counts.
     pub(crate) fn identity(
@@ -83,23 +102,58 @@ impl TopicIds {
         answer.id.filter(|_| answer.asked > since)
     }
 
+    /// How many partitions each topic has, as far as Kafka said.
+    pub(crate) fn partitions(&self) -> impl Iterator<Item = (&str, i32)> {
+        let answers = self.answers.iter();
+        answers.filter_map(|(topic, answer)| Some((topic.as_str(), answer.partitions?)))
+    }
+
+    /// The topics that cannot be read, by name, and why.
+    pub(crate) fn obstacles(&self) -> impl Iterator<Item = (&str, Obstacle)> {
+        let obstacles = self.obstacles.iter();
+        obstacles.map(|(topic, obstacle)| (topic.as_str(), *obstacle))
+    }
+
+    /// Whether nothing is known that keeps this topic from being read.
+    pub(crate) fn is_readable(&self, topic: &str) -> bool {
+        !self.obstacles.contains_key(topic)
+    }
+
     /// Asks soon.
     pub(crate) fn want(&mut self) {
         self.wanted = true;
     }
 
     fn take(&mut self, topic: &str, described: Described, asked: Instant) {
-        let id = match described {
-            Ok(id) => id,
-            Err(RDKafkaErrorCode::TopicAuthorizationFailed) => None,
-            // The topic is not there (yet, or any more), or not just now.
+        use RDKafkaErrorCode::{
+            TopicAuthorizationFailed, UnknownTopic, UnknownTopicId, UnknownTopicOrPartition,
+        };
+        let obstacle = match described {
+            Ok(Description { may_read: true, .. }) => None,
+            Ok(_) | Err(TopicAuthorizationFailed) => Some(Obstacle::Refused),
+            Err(UnknownTopic | UnknownTopicId | UnknownTopicOrPartition) => Some(Obstacle::Missing),
+            // Nothing is said of it just now.
+            Err(_) => self.obstacles.get(topic).copied(),
+        };
+        match obstacle {
+            Some(obstacle) => self.obstacles.insert(topic.to_owned(), obstacle),
+            None => self.obstacles.remove(topic),
+        };
+        let (id, partitions) = match described {
+            Ok(Description { id, partitions, .. }) => (id, partitions),
+            Err(TopicAuthorizationFailed) => (None, None),
             Err(error) => {
                 tracing::debug!(topic, %error, "Kafka does not tell the topic's id");
                 self.answers.remove(topic);
                 return;
             }
         };
-        self.answers.insert(topic.to_owned(), Answer { id, asked });
+        let answer = Answer {
+            id,
+            partitions,
+            asked,
+        };
+        self.answers.insert(topic.to_owned(), answer);
     }
 }
 
@@ -129,10 +183,10 @@ impl<'c> Asker<'c> {
 
     /// Asks when it is time to, and files an answer that has come or that comes within `wait`.
     /// Returns whether one has.
-    pub(crate) fn serve(&mut self, ids: &mut TopicIds, wait: Duration) -> bool {
+    pub(crate) fn serve(&mut self, known: &mut Topics, wait: Duration) -> bool {
         let now = Instant::now();
-        if self.asked.is_none() && (ids.wanted || now >= self.next_ask) {
-            ids.wanted = false;
+        if self.asked.is_none() && (known.wanted || now >= self.next_ask) {
+            known.wanted = false;
             self.asked = Some(now);
             self.next_ask = now + ASK;
             self.describe.ask(&self.topics, ANSWER);
@@ -144,14 +198,14 @@ impl<'c> Asker<'c> {
         match answer {
             Ok(topics) => topics
                 .into_iter()
-                .for_each(|(topic, described)| ids.take(&topic, described, asked)),
+                .for_each(|(topic, described)| known.take(&topic, described, asked)),
             Err(RDKafkaErrorCode::UnsupportedFeature | RDKafkaErrorCode::UnsupportedVersion) => {
                 for topic in self.topics.iter().filter_map(|t| t.to_str().ok()) {
-                    ids.take(topic, Ok(None), asked);
+                    known.take(topic, Ok(UNDESCRIBED), asked);
                 }
             }
             Err(error) => {
-                tracing::debug!(%error, "Kafka does not tell the topics' ids");
+                tracing::debug!(%error, "Kafka does not describe the topics");
                 return false;
             }
         }
@@ -165,9 +219,42 @@ mod tests {
 
     const TOPIC: &str = "run-events";
 
+    fn described(id: Option<Uuid>) -> Described {
+        Ok(Description {
+            id,
+            partitions: Some(3),
+            may_read: true,
+        })
+    }
+
+    #[test]
+    fn what_keeps_a_topic_from_being_read_stays_until_kafka_says_otherwise() {
+        use RDKafkaErrorCode::{
+            LeaderNotAvailable, TopicAuthorizationFailed, UnknownTopicOrPartition,
+        };
+        let (mut topics, asked) = (Topics::default(), Instant::now());
+        let mut is = |answer, expected: Option<Obstacle>| {
+            topics.take(TOPIC, answer, asked);
+            assert_eq!(topics.obstacles().next().map(|(_, why)| why), expected);
+            assert_eq!(topics.is_readable(TOPIC), expected.is_none());
+        };
+        is(described(None), None);
+        let unread = Description {
+            may_read: false,
+            ..UNDESCRIBED
+        };
+        is(Ok(unread), Some(Obstacle::Refused));
+        is(Err(LeaderNotAvailable), Some(Obstacle::Refused));
+        is(Err(UnknownTopicOrPartition), Some(Obstacle::Missing));
+        is(Err(TopicAuthorizationFailed), Some(Obstacle::Refused));
+        is(described(None), None);
+        assert!(topics.is_readable("another"));
+        assert_eq!(topics.partitions().collect::<Vec<_>>(), [(TOPIC, 3)]);
+    }
+
     #[test]
     fn only_an_answer_that_is_younger_than_the_doubt_counts() {
-        let (mut ids, stored) = (TopicIds::default(), Uuid::from_u128(1));
+        let (mut ids, stored) = (Topics::default(), Uuid::from_u128(1));
         let another = Uuid::from_u128(2);
         let asked = Instant::now();
         let (before, after) = (asked - ANSWER, asked + ANSWER);
@@ -177,7 +264,7 @@ mod tests {
             "nothing was answered yet"
         );
         assert!(std::mem::take(&mut ids.wanted), "so it is asked");
-        ids.take(TOPIC, Ok(Some(another)), asked);
+        ids.take(TOPIC, described(Some(another)), asked);
         assert!(ids.seems_another(TOPIC, Some(stored)));
         assert!(!ids.seems_another(TOPIC, None) && !ids.seems_another(TOPIC, Some(another)));
         assert_eq!(ids.identity(TOPIC, Some(stored), after), Identity::Unsure);
@@ -194,10 +281,10 @@ mod tests {
 
     #[test]
     fn a_kafka_without_ids_is_an_answer_and_a_missing_topic_is_none() {
-        let (mut ids, stored) = (TopicIds::default(), Some(Uuid::from_u128(1)));
+        let (mut ids, stored) = (Topics::default(), Some(Uuid::from_u128(1)));
         let asked = Instant::now();
         let before = asked - ANSWER;
-        ids.take(TOPIC, Ok(None), asked);
+        ids.take(TOPIC, described(None), asked);
         assert_eq!(ids.identity(TOPIC, stored, before), Identity::Unknown);
         ids.take(
             TOPIC,

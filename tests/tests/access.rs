@@ -1,0 +1,84 @@
+//! A Kafka that refuses what it allowed before: said in /readyz for as long as it lasts, waited for, and
+//! no reason for a process to end.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use runlog_tests::generator::generate;
+use runlog_tests::{Environment, Pipeline, Process, Stack, wait_until};
+
+const SOON: Duration = Duration::from_secs(30);
+/// Longer than Kafka is not asked.
+const STAYS: Duration = Duration::from_secs(7);
+
+async fn wait_refused(process: &Process, condition: &str, name: &str) {
+    wait_until("/readyz to say what is refused", SOON, async || {
+        let answer = process.get("/readyz").await?;
+        let texts = [condition, name, "allow READ"];
+        let is_said =
+            answer.starts_with("HTTP/1.1 503") && texts.iter().all(|t| answer.contains(t));
+        ensure!(is_said, "{answer}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_kafka_refuses_is_said_and_waited_for() {
+    let environment = Environment::from_env().unwrap();
+    let (stack, environment) = Stack::start(&environment).await.unwrap();
+    let pipeline = Pipeline::on(environment, 2).await.unwrap();
+    let mut ingest = pipeline.ingest().unwrap();
+    ingest.wait_ready().await.unwrap();
+    let mut produced = pipeline.topic.send(&generate(111, 200, 2)).await.unwrap();
+    pipeline.wait_ingested(SOON).await.unwrap();
+
+    let topic = pipeline.topic.name.as_str();
+    let but_read = "--allow-principal User:* --operation Describe --operation Write --topic";
+    let but_read: Vec<&str> = but_read.split(' ').chain([topic]).collect();
+    stack
+        .acl(&[&["--add"], but_read.as_slice()].concat())
+        .await
+        .unwrap();
+    produced.extend(pipeline.topic.send(&generate(112, 200, 2)).await.unwrap());
+    wait_refused(&ingest, "\"topics\"", topic).await;
+    // Nothing else speaks against it: the reason stays by itself.
+    let since = Instant::now();
+    while since.elapsed() < STAYS {
+        wait_refused(&ingest, "\"topics\"", topic).await;
+    }
+    stack
+        .acl(&[&["--remove", "--force"], but_read.as_slice()].concat())
+        .await
+        .unwrap();
+    ingest.wait_ready().await.unwrap();
+    pipeline.assert_as_sent(&produced).await.unwrap();
+
+    let group = pipeline.group.as_str();
+    let but_read = [
+        "--allow-principal",
+        "User:*",
+        "--operation",
+        "Describe",
+        "--group",
+        group,
+    ];
+    stack
+        .acl(&[&["--add"], but_read.as_slice()].concat())
+        .await
+        .unwrap();
+    let late = pipeline.ingest().unwrap();
+    wait_refused(&late, "\"group\"", group).await;
+    stack
+        .acl(&[&["--remove", "--force"], but_read.as_slice()].concat())
+        .await
+        .unwrap();
+    for process in [&mut ingest, &mut { late }] {
+        process.wait_ready().await.unwrap();
+    }
+    produced.extend(pipeline.topic.send(&generate(113, 200, 2)).await.unwrap());
+    pipeline.assert_as_sent(&produced).await.unwrap();
+    assert_eq!(ingest.terminate().await.unwrap().code(), Some(0));
+}
