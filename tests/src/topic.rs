@@ -44,8 +44,7 @@ impl Topic {
         let name = unique_name("run-events-test");
         let bootstrap = environment.kafka.clone();
         let admin: AdminClient<DefaultClientContext> = client(&bootstrap).create()?;
-        let topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(1))
-            .set("max.message.bytes", MAX_MESSAGE_BYTES);
+        let topic = new_topic(&name, partitions);
         let results = admin
             .create_topics(
                 [&topic],
@@ -117,8 +116,16 @@ impl Topic {
     /// Where the broker does not answer or refuses.
     pub async fn made_again(&self) -> Result<Self> {
         self.remove().await?;
+        self.made_after_removal().await
+    }
+
+    /// Makes an empty topic in the place of this one, which was deleted, with a producer of its own.
+    ///
+    /// # Errors
+    /// Where the broker does not answer or refuses.
+    pub async fn made_after_removal(&self) -> Result<Self> {
         let admin: AdminClient<DefaultClientContext> = client(&self.bootstrap).create()?;
-        let topic = NewTopic::new(&self.name, self.partitions, TopicReplication::Fixed(1));
+        let topic = new_topic(&self.name, self.partitions);
         wait_until("the old topic to be gone", ANSWER, async || {
             for result in admin.create_topics([&topic], &AdminOptions::new()).await? {
                 result.map_err(|(topic, code)| anyhow!("topic {topic}: {code}"))?;
@@ -313,6 +320,11 @@ fn content_type(message: &BorrowedMessage<'_>) -> Result<Option<String>> {
     Ok(value
         .map(|bytes| String::from_utf8(bytes.to_vec()))
         .transpose()?)
+}
+
+fn new_topic(name: &str, partitions: i32) -> NewTopic<'_> {
+    NewTopic::new(name, partitions, TopicReplication::Fixed(1))
+        .set("max.message.bytes", MAX_MESSAGE_BYTES)
 }
 
 fn producer(bootstrap: &str) -> Result<FutureProducer> {

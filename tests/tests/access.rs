@@ -12,10 +12,9 @@ const SOON: Duration = Duration::from_secs(30);
 /// Longer than Kafka is not asked.
 const STAYS: Duration = Duration::from_secs(7);
 
-async fn wait_refused(process: &Process, condition: &str, name: &str) {
+async fn wait_shown(process: &Process, texts: [&str; 3]) {
     wait_until("/readyz to say what is refused", SOON, async || {
         let answer = process.get("/readyz").await?;
-        let texts = [condition, name, "allow READ"];
         let is_said =
             answer.starts_with("HTTP/1.1 503") && texts.iter().all(|t| answer.contains(t));
         ensure!(is_said, "{answer}");
@@ -43,11 +42,11 @@ async fn what_kafka_refuses_is_said_and_waited_for() {
         .await
         .unwrap();
     produced.extend(pipeline.topic.send(&generate(112, 200, 2)).await.unwrap());
-    wait_refused(&ingest, "\"topics\"", topic).await;
+    wait_shown(&ingest, ["\"topics\"", topic, "allow READ"]).await;
     // Nothing else speaks against it: the reason stays by itself.
     let since = Instant::now();
     while since.elapsed() < STAYS {
-        wait_refused(&ingest, "\"topics\"", topic).await;
+        wait_shown(&ingest, ["\"topics\"", topic, "allow READ"]).await;
     }
     stack
         .acl(&[&["--remove", "--force"], but_read.as_slice()].concat())
@@ -70,7 +69,7 @@ async fn what_kafka_refuses_is_said_and_waited_for() {
         .await
         .unwrap();
     let late = pipeline.ingest().unwrap();
-    wait_refused(&late, "\"group\"", group).await;
+    wait_shown(&late, ["\"group\"", group, "allow READ"]).await;
     stack
         .acl(&[&["--remove", "--force"], but_read.as_slice()].concat())
         .await
@@ -79,6 +78,23 @@ async fn what_kafka_refuses_is_said_and_waited_for() {
         process.wait_ready().await.unwrap();
     }
     produced.extend(pipeline.topic.send(&generate(113, 200, 2)).await.unwrap());
+    pipeline.assert_as_sent(&produced).await.unwrap();
+    assert_eq!(ingest.terminate().await.unwrap().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_does_not_exist_is_said_and_waited_for() {
+    let mut pipeline = Pipeline::fresh(2).await.unwrap();
+    pipeline.topic.remove().await.unwrap();
+    let mut ingest = pipeline.ingest().unwrap();
+    wait_shown(
+        &ingest,
+        ["\"topics\"", &pipeline.topic.name, "does not exist"],
+    )
+    .await;
+    pipeline.topic = pipeline.topic.made_after_removal().await.unwrap();
+    let produced = pipeline.topic.send(&generate(114, 200, 2)).await.unwrap();
+    ingest.wait_ready().await.unwrap();
     pipeline.assert_as_sent(&produced).await.unwrap();
     assert_eq!(ingest.terminate().await.unwrap().code(), Some(0));
 }
