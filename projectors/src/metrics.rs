@@ -58,6 +58,15 @@ impl Metrics {
         Ok(metrics)
     }
 
+    /// Takes back what is measured of a version that is no more, or is called otherwise now.
+    pub fn forget(&self, label: &str) {
+        let label = &[label];
+        // Absent where nothing was ever measured.
+        let _ = self.lag_events.remove_label_values(label);
+        let _ = self.lag_seconds.remove_label_values(label);
+        let _ = self.leases.remove_label_values(label);
+    }
+
     fn new() -> prometheus::Result<Self> {
         let opts = |name: &str, help: &str| Opts::new(format!("runlog_{name}"), help);
         let label = &["projection"];

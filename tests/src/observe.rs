@@ -294,7 +294,7 @@ pub async fn progress(pool: &PgPool) -> Result<Progress> {
         "SELECT (SELECT coalesce(sum(next_offset - start_offset), 0)::int8 FROM event_log.streams),
                 (SELECT coalesce(sum(appended), 0)::int8 FROM event_log.streams),
                 (SELECT coalesce(sum(applied), 0)::int8 FROM read_model.projection_checkpoints
-                  WHERE projection = 'run_status')",
+                  WHERE projection = 'run_status' AND state = 'live')",
     )
     .fetch_one(pool)
     .await?;
@@ -343,7 +343,7 @@ pub async fn positions(pool: &PgPool) -> Result<BTreeMap<i32, [i64; 4]>> {
            FROM event_log.streams AS s
            LEFT JOIN read_model.projection_checkpoints AS c
              ON c.topic = s.topic AND c.partition = s.partition AND c.generation = s.generation
-            AND c.projection = 'run_status'
+            AND c.projection = 'run_status' AND c.state = 'live'
           GROUP BY s.partition",
     )
     .fetch_all(pool)

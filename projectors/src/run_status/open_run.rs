@@ -10,10 +10,8 @@ use crate::projection::RunName;
 
 /// One run of a batch. Its row is locked.
 #[derive(Debug)]
-pub(super) struct OpenRun {
+pub struct OpenRun {
     pub(super) name: RunName,
-    /// The run's number in the log.
-    pub(super) run_no: i64,
     /// `None` before the run's first event was applied.
     pub(super) state: Option<RunState>,
     /// Whether the state differs from the row.
@@ -44,10 +42,9 @@ pub(super) struct Alert {
 
 impl OpenRun {
     /// `state` as the row has it; `None` = no event of the run was applied yet.
-    pub(super) fn new(name: RunName, run_no: i64, state: Option<RunState>) -> Self {
+    pub(super) fn new(name: RunName, state: Option<RunState>) -> Self {
         Self {
             name,
-            run_no,
             is_new: state.is_none(),
             state,
             is_changed: false,

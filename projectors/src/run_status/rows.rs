@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
-use event_log::read::StreamEvent;
 use run_events::run_state::StepCounts;
 use run_events::{Micros, RunState, RunStatus, StepAttempt, StepStatus};
 use serde_json::Value;
@@ -11,13 +10,14 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use super::open_run::OpenRun;
+use crate::by_run::ByRun;
 use crate::projection::{ProjectionError, RunName};
 
 /// Locks the rows of the batch's runs, made where they are missing, and reads them. The answer has
 /// the order of `by_run`.
 pub(super) async fn lock_runs(
     connection: &mut PgConnection,
-    by_run: &BTreeMap<RunName, Vec<&StreamEvent>>,
+    by_run: &ByRun<'_>,
 ) -> Result<Vec<OpenRun>, ProjectionError> {
     let doing = ProjectionError::while_doing;
     let tenants: Vec<&str> = by_run.keys().map(|run| run.tenant_id.as_str()).collect();
@@ -26,14 +26,14 @@ pub(super) async fn lock_runs(
         .values()
         .map(|events| events[0].logged.persisted_at.to_datetime())
         .collect();
-    sqlx::query(include_str!("../sql/insert_placeholder_runs.sql"))
+    sqlx::query(include_str!("sql/insert_placeholder_runs.sql"))
         .bind(&tenants)
         .bind(&ids)
         .bind(any_time)
         .execute(&mut *connection)
         .await
         .map_err(doing("cannot insert new runs"))?;
-    let rows = sqlx::query(include_str!("../sql/lock_runs.sql"))
+    let rows = sqlx::query(include_str!("sql/lock_runs.sql"))
         .bind(tenants)
         .bind(ids)
         .fetch_all(connection)
@@ -48,9 +48,9 @@ pub(super) async fn lock_runs(
         };
         states.insert(name, state);
     }
-    let open = by_run.iter().map(|(name, events)| {
+    let open = by_run.keys().map(|name| {
         let state = states.remove(name).filter(|state| state.last_event_seq > 0);
-        OpenRun::new(name.clone(), events[0].run_no, state)
+        OpenRun::new(name.clone(), state)
     });
     Ok(open.collect())
 }
@@ -75,7 +75,7 @@ pub(super) async fn load_attempts(
         .map(|(place, _)| run(*place).run_id.as_str())
         .collect();
     let steps: Vec<&str> = wanted.iter().map(|(_, step)| *step).collect();
-    let rows = sqlx::query(include_str!("../sql/load_attempts.sql"))
+    let rows = sqlx::query(include_str!("sql/load_attempts.sql"))
         .bind(places)
         .bind(tenants)
         .bind(ids)

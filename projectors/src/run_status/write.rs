@@ -31,7 +31,7 @@ pub(super) async fn runs(
     if rows.is_empty() {
         return Ok(());
     }
-    sqlx::query(include_str!("../sql/update_runs.sql"))
+    sqlx::query(include_str!("sql/update_runs.sql"))
         .bind(column(&rows, |run| run.tenant_id.as_str()))
         .bind(column(&rows, |run| run.run_id.as_str()))
         .bind(column(&rows, |run| run.project_id.as_str()))
@@ -83,7 +83,7 @@ pub(super) async fn attempts(
     if rows.is_empty() {
         return Ok(());
     }
-    sqlx::query(include_str!("../sql/upsert_attempts.sql"))
+    sqlx::query(include_str!("sql/upsert_attempts.sql"))
         .bind(column(&rows, |row| row.run.tenant_id.as_str()))
         .bind(column(&rows, |row| row.run.run_id.as_str()))
         .bind(column(&rows, |row| row.step_id))
@@ -137,7 +137,7 @@ pub(super) async fn inconsistencies(
         return Ok(0);
     }
     let step = |alert: &Alert| alert.step.clone().unzip();
-    let inserted = sqlx::query(include_str!("../sql/insert_inconsistencies.sql"))
+    let inserted = sqlx::query(include_str!("sql/insert_inconsistencies.sql"))
         .bind(column(&rows, |(run, _)| run.name.tenant_id.as_str()))
         .bind(column(&rows, |(run, _)| run.name.run_id.as_str()))
         .bind(column(&rows, |(_, alert)| alert.event_id))

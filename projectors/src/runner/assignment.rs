@@ -7,6 +7,7 @@ use event_log::read::StreamHead;
 use uuid::Uuid;
 
 use super::checkpoint::{CheckpointKey, Standing};
+use super::versions::Version;
 
 /// What one process sees of the whole.
 #[derive(Debug)]
@@ -33,19 +34,26 @@ pub(super) struct Plan {
 }
 
 /// Gives each process its share of the streams that can be read now.
-pub(super) fn plan(projections: &[String], view: &View<'_>) -> Plan {
+pub(super) fn plan(versions: &[Version], view: &View<'_>) -> Plan {
     let mut plan = Plan::default();
-    for projection in projections {
-        plan_projection(projection, view, &mut plan);
+    let is_kept = |key: &CheckpointKey| {
+        let mut versions = versions.iter();
+        versions.any(|v| (&v.projection, v.version) == (&key.projection, key.version))
+    };
+    let gone = view.held.keys().filter(|key| !is_kept(key));
+    plan.give_up.extend(gone.cloned());
+    for version in versions {
+        plan_version(version, view, &mut plan);
     }
     plan
 }
 
-fn plan_projection(projection: &str, view: &View<'_>, plan: &mut Plan) {
+fn plan_version(version: &Version, view: &View<'_>, plan: &mut Plan) {
+    let projection = version.projection.as_str();
     let standings: BTreeMap<i64, &Standing> = view
         .standings
         .iter()
-        .filter(|s| s.projection == projection)
+        .filter(|s| s.projection == projection && s.version == version.version)
         .map(|s| (s.stream_id, s))
         .collect();
     let readable = readable(view.heads, &standings);
@@ -54,8 +62,11 @@ fn plan_projection(projection: &str, view: &View<'_>, plan: &mut Plan) {
         readable.iter().copied().partition(|s| is_mine(s));
 
     let still_mine: BTreeSet<i64> = mine.iter().map(|s| s.stream_id).collect();
-    let lost =
-        |key: &&CheckpointKey| key.projection == projection && !still_mine.contains(&key.stream_id);
+    let lost = |key: &&CheckpointKey| {
+        key.projection == projection
+            && key.version == version.version
+            && !still_mine.contains(&key.stream_id)
+    };
     plan.give_up.extend(view.held.keys().filter(lost).cloned());
 
     let share = share(projection, view.workers, view.me, readable.len());
@@ -128,6 +139,7 @@ mod tests {
     fn standing(head: &StreamHead, claim: Option<Uuid>, free: bool) -> Standing {
         Standing {
             projection: PROJECTION.into(),
+            version: 1,
             stream_id: head.stream_id,
             topic: head.topic.clone(),
             partition: head.partition,
@@ -146,7 +158,16 @@ mod tests {
     fn key(stream_id: i64) -> CheckpointKey {
         CheckpointKey {
             projection: PROJECTION.into(),
+            version: 1,
             stream_id,
+        }
+    }
+
+    fn version(version: i32) -> Version {
+        Version {
+            projection: PROJECTION.into(),
+            version,
+            is_live: version == 1,
         }
     }
 
@@ -170,7 +191,7 @@ mod tests {
             .map(|(s, claim)| (key(*s), id(*claim)))
             .collect();
         plan(
-            &[PROJECTION.to_owned()],
+            &[version(1)],
             &View {
                 heads,
                 standings,
@@ -248,6 +269,34 @@ mod tests {
         let heads = [head(1, 0, 1), head(2, 0, 2)];
         let standings = [standing(&heads[1], None, true)];
         assert_eq!(plan_of(&heads, &standings, &[1], 1, &[]), Plan::default());
+    }
+
+    #[test]
+    fn versions_are_worked_on_side_by_side_and_one_that_is_gone_is_given_up() {
+        let heads = [head(1, 0, 1)];
+        let live = standing(&heads[0], Some(id(7)), false);
+        let building = Standing {
+            version: 2,
+            ..standing(&heads[0], None, true)
+        };
+        let of_2 = CheckpointKey {
+            version: 2,
+            ..key(1)
+        };
+        let gone = CheckpointKey {
+            version: 3,
+            ..key(1)
+        };
+        let held = [(key(1), id(7)), (gone.clone(), id(9))].into();
+        let view = View {
+            heads: &heads,
+            standings: &[live, building],
+            workers: &[],
+            me: id(1),
+            held: &held,
+        };
+        let plan = plan(&[version(1), version(2)], &view);
+        assert_eq!((plan.take, plan.give_up), (vec![of_2], vec![gone]));
     }
 
     #[test]

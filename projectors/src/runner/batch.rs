@@ -7,8 +7,9 @@ use event_log::Transaction;
 use event_log::read::{self, StreamEvent, stream_events};
 
 use super::Shared;
-use super::checkpoint::{self, Lease, Position};
-use crate::projection::{Effects, Projection, ProjectionError, RunName};
+use super::checkpoint::{self, Position};
+use super::worker::Worker;
+use crate::projection::{Effects, ProjectionError, RunName};
 
 /// What the payloads of one batch may amount to, about: some six times this where they compress as well
 /// as can be. Bounds the memory of a process that is far behind on large events.
@@ -17,8 +18,11 @@ const MAX_BYTES: i64 = 8 << 20;
 /// Every statement of a batch finds its rows by key, and a batch is small beside its tables. The
 /// planner cannot know that while a table is new or grows faster than its statistics: it then reads
 /// whole tables, and a prepared statement keeps doing so.
-const FIND_ROWS_BY_KEY: &str = "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; \
-                                SET LOCAL enable_mergejoin = off";
+///
+/// The tables are found by the search path, so that the statements are the same for each version.
+const PREPARE: &str =
+    "SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
+            set_config('enable_mergejoin', 'off', true), set_config('search_path', $1, true)";
 
 /// How a batch ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,21 +44,16 @@ pub(super) struct BatchError {
 }
 
 /// Applies up to `limit` events below the horizon and moves the checkpoint, in one transaction.
-pub(super) async fn run(
-    shared: &Shared,
-    projection: &dyn Projection,
-    lease: &Lease,
-    limit: usize,
-) -> Result<BatchEnd, BatchError> {
+pub(super) async fn run(worker: &Worker, limit: usize) -> Result<BatchEnd, BatchError> {
     let started = Instant::now();
     let mut events = Vec::new();
-    let applied = apply(shared, projection, lease, limit, &mut events).await;
+    let applied = apply(worker, limit, &mut events).await;
     let done = applied.map_err(|cause| BatchError::new(cause, &events))?;
     let Some(Applied { end, effects, at }) = done else {
         return Ok(BatchEnd::Fenced);
     };
     if let Some(at) = at {
-        measure(shared, projection.name(), started, &events, effects, at);
+        measure(&worker.shared, &worker.label, started, &events, effects, at);
     }
     Ok(BatchEnd::At(end))
 }
@@ -68,18 +67,24 @@ struct Applied {
 
 /// `None` = fenced. Where this returns early, the transaction is rolled back.
 async fn apply(
-    shared: &Shared,
-    projection: &dyn Projection,
-    lease: &Lease,
+    worker: &Worker,
     limit: usize,
     events: &mut Vec<StreamEvent>,
 ) -> Result<Option<Applied>, ProjectionError> {
+    let Worker {
+        shared,
+        projection,
+        lease,
+        schema,
+        ..
+    } = worker;
     let doing = ProjectionError::while_doing;
     let mut transaction = Transaction::begin(&shared.pool)
         .await
         .map_err(doing("cannot begin a transaction"))?;
-    transaction
-        .run(FIND_ROWS_BY_KEY)
+    sqlx::query(PREPARE)
+        .bind(schema)
+        .execute(transaction.connection())
         .await
         .map_err(doing("cannot prepare the transaction"))?;
     // The row, not this process's memory, says where to go on: a commit whose answer was lost has

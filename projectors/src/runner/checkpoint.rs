@@ -1,7 +1,7 @@
 //! The checkpoints and their leases: the only SQL on `read_model.projection_checkpoint` and
 //! `read_model.projection_worker`. Called by the coordinator, the workers and the batches.
 //!
-//! A lease is a claim token on the row of one (projection, stream). Times are the database's, so
+//! A lease is a claim token on the row of one (projection, version, stream). Times are the database's, so
 //! the clocks of the processes do not matter.
 
 use std::time::Duration;
@@ -12,11 +12,15 @@ use sqlx::postgres::types::PgInterval;
 use sqlx::{FromRow, PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::versions::Version;
+
 /// Which checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CheckpointKey {
     /// The projection's name.
     pub projection: String,
+    /// The projection's version.
+    pub version: i32,
     /// The stream's number in the log.
     pub stream_id: i64,
 }
@@ -44,6 +48,8 @@ pub struct Position {
 pub struct Standing {
     /// The projection's name.
     pub projection: String,
+    /// The projection's version.
+    pub version: i32,
     /// The stream's number in the log.
     pub stream_id: i64,
     /// The stream's topic.
@@ -70,6 +76,7 @@ impl Standing {
     pub fn key(&self) -> CheckpointKey {
         CheckpointKey {
             projection: self.projection.clone(),
+            version: self.version,
             stream_id: self.stream_id,
         }
     }
@@ -80,7 +87,7 @@ pub(super) async fn standings(
     connection: &mut PgConnection,
     projections: &[String],
 ) -> Result<Vec<Standing>, sqlx::Error> {
-    sqlx::query_as(include_str!("../sql/standing.sql"))
+    sqlx::query_as(include_str!("sql/standing.sql"))
         .bind(projections)
         .fetch_all(connection)
         .await
@@ -89,16 +96,18 @@ pub(super) async fn standings(
 /// Makes the checkpoint of a stream, at its start and without a lease, unless it is there.
 pub(super) async fn create(
     connection: &mut PgConnection,
-    projection: &str,
+    version: &Version,
     head: &StreamHead,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO read_model.projection_checkpoint
-           (projection, stream_id, topic, partition, generation, next_offset)
-         VALUES ($1, $2, $3, $4, $5, $6)
+           (projection, version, stream_id, topic, partition, generation, next_offset)
+         SELECT projection, version, $3, $4, $5, $6, $7 FROM read_model.projection_version
+         WHERE projection = $1 AND version = $2
          ON CONFLICT DO NOTHING",
     )
-    .bind(projection)
+    .bind(&version.projection)
+    .bind(version.version)
     .bind(head.stream_id)
     .bind(&head.topic)
     .bind(head.partition)
@@ -116,12 +125,12 @@ pub(super) async fn take(
     owner: &str,
     lease: Duration,
 ) -> Result<Vec<Lease>, sqlx::Error> {
-    let (projections, streams): (Vec<_>, Vec<_>) = wanted
-        .iter()
-        .map(|key| (key.projection.as_str(), key.stream_id))
-        .unzip();
-    let taken: Vec<(String, i64, Uuid)> = sqlx::query_as(include_str!("../sql/take_leases.sql"))
+    let projections: Vec<&str> = wanted.iter().map(|key| key.projection.as_str()).collect();
+    let versions: Vec<i32> = wanted.iter().map(|key| key.version).collect();
+    let streams: Vec<i64> = wanted.iter().map(|key| key.stream_id).collect();
+    let taken: Vec<(String, i32, i64, Uuid)> = sqlx::query_as(include_str!("sql/take_leases.sql"))
         .bind(projections)
+        .bind(versions)
         .bind(streams)
         .bind(owner)
         .bind(interval(lease))
@@ -129,9 +138,10 @@ pub(super) async fn take(
         .await?;
     Ok(taken
         .into_iter()
-        .map(|(projection, stream_id, claim)| Lease {
+        .map(|(projection, version, stream_id, claim)| Lease {
             key: CheckpointKey {
                 projection,
+                version,
                 stream_id,
             },
             claim,
@@ -145,7 +155,7 @@ pub(super) async fn renew(
     claims: &[Uuid],
     lease: Duration,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(include_str!("../sql/renew_leases.sql"))
+    sqlx::query(include_str!("sql/renew_leases.sql"))
         .bind(claims)
         .bind(interval(lease))
         .execute(connection)
@@ -155,7 +165,7 @@ pub(super) async fn renew(
 
 /// Gives the leases with these tokens up.
 pub(super) async fn release(pool: &PgPool, claims: &[Uuid]) -> Result<(), sqlx::Error> {
-    sqlx::query(include_str!("../sql/release_leases.sql"))
+    sqlx::query(include_str!("sql/release_leases.sql"))
         .bind(claims)
         .execute(pool)
         .await?;
@@ -170,10 +180,11 @@ pub(super) async fn lock(
 ) -> Result<Option<Position>, sqlx::Error> {
     sqlx::query_as(
         "SELECT next_offset, applied FROM read_model.projection_checkpoint
-         WHERE projection = $1 AND stream_id = $2 AND claim = $3 AND finished_at IS NULL
+         WHERE projection = $1 AND version = $2 AND stream_id = $3 AND claim = $4 AND finished_at IS NULL
          FOR UPDATE",
     )
     .bind(&lease.key.projection)
+    .bind(lease.key.version)
     .bind(lease.key.stream_id)
     .bind(lease.claim)
     .fetch_optional(transaction)
@@ -191,12 +202,13 @@ pub(super) async fn advance(
 ) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
     sqlx::query_scalar(
         "UPDATE read_model.projection_checkpoint
-         SET next_offset = $5, applied = $6, updated_at = clock_timestamp(),
-             lease_expires_at = clock_timestamp() + $7
-         WHERE projection = $1 AND stream_id = $2 AND claim = $3 AND next_offset = $4
+         SET next_offset = $6, applied = $7, updated_at = clock_timestamp(),
+             lease_expires_at = clock_timestamp() + $8
+         WHERE projection = $1 AND version = $2 AND stream_id = $3 AND claim = $4 AND next_offset = $5
          RETURNING updated_at",
     )
     .bind(&lease.key.projection)
+    .bind(lease.key.version)
     .bind(lease.key.stream_id)
     .bind(lease.claim)
     .bind(from.next_offset)
@@ -218,9 +230,10 @@ pub(super) async fn finish(
         "UPDATE read_model.projection_checkpoint
          SET finished_at = clock_timestamp(), updated_at = clock_timestamp(),
              claim = NULL, owner = NULL, lease_expires_at = NULL
-         WHERE projection = $1 AND stream_id = $2 AND claim = $3 AND next_offset = $4",
+         WHERE projection = $1 AND version = $2 AND stream_id = $3 AND claim = $4 AND next_offset = $5",
     )
     .bind(&lease.key.projection)
+    .bind(lease.key.version)
     .bind(lease.key.stream_id)
     .bind(lease.claim)
     .bind(next_offset)

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::assignment::{self, View};
 use super::checkpoint::{self, CheckpointKey, Lease, Standing, WorkerIdentity};
 use super::fault::{self, Verdict};
+use super::versions::{self, Version};
 use super::worker::{Heads, Worker, WorkerEnd};
 use super::{Readiness, Settings, Shared, lag};
 use crate::metrics::Metrics;
@@ -49,6 +50,8 @@ pub struct Runner {
     heads: watch::Sender<Heads>,
     held: BTreeMap<CheckpointKey, Held>,
     workers: JoinSet<(Lease, WorkerEnd)>,
+    /// The versions that the last review saw.
+    versions: Vec<Version>,
     /// The streams that the last review saw.
     reviewed: BTreeSet<i64>,
     next_review: Instant,
@@ -57,6 +60,8 @@ pub struct Runner {
 
 struct Held {
     claim: Uuid,
+    /// What the metrics call its version.
+    label: String,
     stop: CancellationToken,
 }
 
@@ -84,6 +89,7 @@ impl Runner {
             heads: watch::Sender::new(Heads::default()),
             held: BTreeMap::new(),
             workers: JoinSet::new(),
+            versions: Vec::new(),
             reviewed: BTreeSet::new(),
             next_review: now,
             next_renewal: now,
@@ -182,7 +188,8 @@ impl Runner {
         connection: &mut PgConnection,
         heads: &[StreamHead],
     ) -> Result<(), sqlx::Error> {
-        let standings = self.standings(connection, heads).await?;
+        let versions = versions::kept(connection, &self.me.projections).await?;
+        let standings = self.standings(connection, &versions, heads).await?;
         let workers = checkpoint::workers(connection).await?;
         let held = self
             .held
@@ -195,41 +202,59 @@ impl Runner {
             me: self.me.worker_id,
             held: &held.collect(),
         };
-        let plan = assignment::plan(&self.me.projections, &view);
+        let plan = assignment::plan(&versions, &view);
         for key in &plan.give_up {
             // The worker releases the lease when its batch has ended.
             if let Some(held) = self.held.get(key) {
                 held.stop.cancel();
             }
         }
+        self.see(versions);
         if !plan.take.is_empty() {
             let lease = self.shared.settings.lease;
             let taken = checkpoint::take(connection, &plan.take, &self.me.owner, lease).await?;
             taken.into_iter().for_each(|lease| self.start(lease, heads));
         }
         let metrics = &self.shared.metrics;
-        lag::measure(connection, metrics, &self.me.projections, heads, &standings).await
+        lag::measure(connection, metrics, &self.versions, heads, &standings).await
+    }
+
+    /// Takes note of the versions. What a version is called changes when it goes live: its leases are
+    /// given up, and taken again under the new name.
+    fn see(&mut self, versions: Vec<Version>) {
+        let labels: BTreeSet<String> = versions.iter().map(Version::label).collect();
+        for held in self.held.values() {
+            if !labels.contains(&held.label) {
+                held.stop.cancel();
+            }
+        }
+        let gone = self.versions.iter().map(Version::label);
+        for label in gone.filter(|label| !labels.contains(label)) {
+            self.shared.metrics.forget(&label);
+        }
+        self.versions = versions;
     }
 
     /// The checkpoints, made where they are missing.
     async fn standings(
         &self,
         connection: &mut PgConnection,
+        versions: &[Version],
         heads: &[StreamHead],
     ) -> Result<Vec<Standing>, sqlx::Error> {
         let projections = &self.me.projections;
         let standings = checkpoint::standings(connection, projections).await?;
         let there: BTreeSet<_> = standings.iter().map(Standing::key).collect();
         let mut is_complete = true;
-        for projection in projections {
+        for version in versions {
             for head in heads {
-                let stream_id = head.stream_id;
                 let key = CheckpointKey {
-                    projection: projection.clone(),
-                    stream_id,
+                    projection: version.projection.clone(),
+                    version: version.version,
+                    stream_id: head.stream_id,
                 };
                 if !there.contains(&key) {
-                    checkpoint::create(connection, projection, head).await?;
+                    checkpoint::create(connection, version, head).await?;
                     is_complete = false;
                 }
             }
@@ -244,26 +269,34 @@ impl Runner {
         let Some(projection) = self.projections.get(&lease.key.projection) else {
             return;
         };
+        let is_its =
+            |v: &&Version| (&v.projection, v.version) == (&lease.key.projection, lease.key.version);
+        let Some(version) = self.versions.iter().find(is_its) else {
+            return;
+        };
         let stop = CancellationToken::new();
         let (key, claim) = (lease.key.clone(), lease.claim);
         let worker = Worker {
             shared: self.shared.clone(),
             projection: projection.clone(),
+            label: version.label(),
+            schema: version.schema(),
             lease,
             heads: self.heads.subscribe(),
             stop: stop.clone(),
         };
         if let Some(head) = heads.iter().find(|head| head.stream_id == key.stream_id) {
             tracing::info!(
-                projection = key.projection,
+                projection = worker.label,
                 topic = head.topic,
                 partition = head.partition,
                 generation = head.generation,
                 "lease taken"
             );
         }
+        let label = worker.label.clone();
         self.workers.spawn(worker.run());
-        self.held.insert(key, Held { claim, stop });
+        self.held.insert(key, Held { claim, label, stop });
         self.count_leases();
     }
 
@@ -271,9 +304,10 @@ impl Runner {
         let (lease, end) = ended.map_err(RunnerError::WorkerDied)?;
         let CheckpointKey {
             projection,
+            version,
             stream_id,
         } = &lease.key;
-        tracing::info!(projection, stream = stream_id, ?end, "lease ended");
+        tracing::info!(projection, version, stream = stream_id, ?end, "lease ended");
         self.held.remove(&lease.key);
         self.count_leases();
         // What became free, or readable, can be taken at once.
@@ -285,13 +319,13 @@ impl Runner {
     }
 
     fn count_leases(&self) {
-        for name in &self.me.projections {
+        for label in self.versions.iter().map(Version::label) {
             let count = self
                 .held
-                .keys()
-                .filter(|key| key.projection == *name)
+                .values()
+                .filter(|held| held.label == label)
                 .count();
-            let leases = self.shared.metrics.leases.with_label_values(&[name]);
+            let leases = self.shared.metrics.leases.with_label_values(&[&label]);
             leases.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }

@@ -8,19 +8,22 @@ use run_events::Micros;
 use sqlx::PgConnection;
 
 use super::checkpoint::Standing;
+use super::versions::Version;
 use crate::metrics::Metrics;
 
-/// Sets the lag metrics of these projections. Costs one read of one event per stream that is
+/// Sets the lag metrics of these versions. Costs one read of one event per stream that is
 /// behind, to know its age.
 pub(super) async fn measure(
     connection: &mut PgConnection,
     metrics: &Metrics,
-    projections: &[String],
+    versions: &[Version],
     heads: &[StreamHead],
     standings: &[Standing],
 ) -> Result<(), sqlx::Error> {
-    for projection in projections {
-        let mine = standings.iter().filter(|s| s.projection == *projection);
+    for version in versions {
+        let is_its =
+            |s: &&Standing| (&s.projection, s.version) == (&version.projection, version.version);
+        let mine = standings.iter().filter(is_its);
         let standings: HashMap<i64, &Standing> = mine.map(|s| (s.stream_id, s)).collect();
         let (mut events, mut seconds) = (0, 0.0_f64);
         for head in heads {
@@ -33,7 +36,7 @@ pub(super) async fn measure(
                 seconds = seconds.max(age_of_next(connection, head, standing).await?);
             }
         }
-        let label = &[projection.as_str()];
+        let label = &[version.label()];
         metrics.lag_events.with_label_values(label).set(events);
         metrics.lag_seconds.with_label_values(label).set(seconds);
     }

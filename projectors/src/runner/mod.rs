@@ -14,6 +14,7 @@ mod coordinator;
 mod fault;
 mod lag;
 mod readiness;
+pub mod versions;
 mod worker;
 
 use std::sync::Arc;

@@ -36,6 +36,10 @@ pub(super) enum WorkerEnd {
 pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) projection: Arc<dyn Projection>,
+    /// What the metrics call its version.
+    pub(super) label: String,
+    /// Where the version's tables are.
+    pub(super) schema: String,
     pub(super) lease: Lease,
     pub(super) heads: watch::Receiver<Heads>,
     pub(super) stop: CancellationToken,
@@ -61,7 +65,7 @@ impl Worker {
         if matches!(end, WorkerEnd::Stopped) {
             let released = checkpoint::release(&self.shared.pool, &[self.lease.claim]).await;
             if let Err(error) = released {
-                tracing::info!(%error, projection = self.projection.name(), stream = self.lease.key.stream_id,
+                tracing::info!(%error, projection = self.label, stream = self.lease.key.stream_id,
                     "a lease could not be released; it runs out by itself");
             }
         }
@@ -132,7 +136,7 @@ impl Worker {
     async fn batch(&self, limit: usize) -> Result<BatchEnd, BatchError> {
         // The semaphore is never closed; without a permit the pool itself would be the bound.
         let _permit = self.shared.batch_permits.acquire().await.ok();
-        batch::run(&self.shared, &*self.projection, &self.lease, limit).await
+        batch::run(self, limit).await
     }
 
     fn succeeded(&self, progress: &mut Progress, position: Position) {
@@ -144,7 +148,7 @@ impl Worker {
 
     fn fenced(&self, head: &StreamHead) -> WorkerEnd {
         tracing::info!(
-            projection = self.projection.name(),
+            projection = self.label.as_str(),
             topic = head.topic,
             partition = head.partition,
             "another process took this lease; it goes on from the checkpoint"
@@ -160,7 +164,7 @@ impl Worker {
         error: BatchError,
     ) -> Option<WorkerEnd> {
         let verdict = fault::of_projection(&error.cause);
-        let projection = self.projection.name();
+        let projection = self.label.as_str();
         self.shared
             .metrics
             .batch_failures
@@ -200,7 +204,7 @@ impl Worker {
             .as_ref()
             .map(|run| format!(", {run}"))
             .unwrap_or_default();
-        let projection = self.projection.name();
+        let projection = self.label.as_str();
         let cause = chain(&error.cause);
         format!(
             "{projection} stands at {topic}/{partition} generation {generation}{offsets}{run}: {cause}"
@@ -211,7 +215,7 @@ impl Worker {
     fn check_ledger(&self, progress: &mut Progress, head: &StreamHead, at: Position) {
         let difference = at.applied - head.appended;
         if difference != 0 {
-            let projection = self.projection.name();
+            let projection = self.label.as_str();
             self.shared
                 .metrics
                 .ledger_mismatches

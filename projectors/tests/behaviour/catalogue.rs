@@ -15,7 +15,7 @@ async fn every_table_view_and_column_has_a_comment() {
            SELECT attnum, attname FROM pg_attribute
            WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
          ) a
-         WHERE n.nspname IN ('event_log', 'read_model') AND c.relkind IN ('r', 'p', 'v', 'm')
+         WHERE n.nspname IN ('event_log', 'read_model', 'run_status_1') AND c.relkind IN ('r', 'p', 'v', 'm')
            AND col_description(c.oid, a.attnum) IS NULL
            AND NOT (a.attnum = 0 AND obj_description(c.oid, 'pg_class') IS NOT NULL)",
     )
@@ -26,7 +26,7 @@ async fn every_table_view_and_column_has_a_comment() {
     let commented = database
         .number(
             "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE n.nspname IN ('event_log', 'read_model') AND c.relkind IN ('r', 'v')",
+             WHERE n.nspname IN ('event_log', 'read_model', 'run_status_1') AND c.relkind IN ('r', 'v')",
         )
         .await;
     assert!(
@@ -55,4 +55,18 @@ async fn every_read_model_of_a_tenant_starts_with_it_and_says_how_fresh_it_is() 
             );
         }
     }
+}
+
+#[tokio::test]
+async fn every_projection_of_this_build_has_a_live_version() {
+    let database = Database::new().await;
+    let live =
+        "SELECT projection FROM read_model.projection_version WHERE state = 'live' ORDER BY 1";
+    let live: Vec<String> = sqlx::query_scalar(live)
+        .fetch_all(&database.pool)
+        .await
+        .unwrap();
+    let mut names = runlog_projectors::projection::NAMES.to_vec();
+    names.sort_unstable();
+    assert_eq!(live, names);
 }

@@ -130,11 +130,9 @@ async fn meet_at_a_run(is_known: bool, is_later_first: bool) {
         .apply(&mut early, &events)
         .await
         .unwrap();
-    let url = database.url.clone();
+    let pool = database.pool.clone();
     let late = tokio::spawn(async move {
-        use sqlx::Connection;
-        let mut connection = PgConnection::connect(&url).await.unwrap();
-        let mut late = connection.begin().await.unwrap();
+        let mut late = pool.begin().await.unwrap();
         let events = all_events(&mut late, waits).await;
         RunStatusProjection.apply(&mut late, &events).await.unwrap();
         late.commit().await.unwrap();

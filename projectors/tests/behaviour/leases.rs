@@ -351,6 +351,7 @@ async fn a_generation_waits_until_the_one_before_it_is_read_to_its_end() {
     for _ in 0..5 {
         log.append(second, "r", step("Note", "a", 1)).await;
     }
+    database.add_projection("recorder").await;
     let recorder = Arc::new(Recorder {
         refused: Mutex::new(Some(first)),
         ..Recorder::default()

@@ -56,6 +56,8 @@ impl Database {
         sqlx::raw_sql(create).execute(&mut admin).await.unwrap();
         let options = server().database(&name);
         let url = options.to_url_lossy().to_string();
+        // A projection that is called without a runner finds its tables; migrations find their own.
+        let options = options.options([("search_path", "public,run_status_1")]);
         let pool = PgPoolOptions::new()
             .max_connections(8)
             .connect_lazy_with(options);
@@ -101,6 +103,15 @@ impl Database {
                      UNION ALL SELECT projected_at FROM read_model.step_attempt
                      UNION ALL SELECT projected_at FROM read_model.run_inconsistency) all_rows";
         sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
+    }
+
+    /// Makes a projection known that has no tables.
+    pub(crate) async fn add_projection(&self, name: &str) {
+        sqlx::query("SELECT read_model.add_projection($1), read_model.publish($1, 1)")
+            .bind(name)
+            .execute(&self.pool)
+            .await
+            .unwrap();
     }
 
     /// Waits until every checkpoint stands at its stream's head.

@@ -21,7 +21,7 @@ async fn a_stream_that_cannot_be_applied_waits_says_where_and_lets_the_others_go
     }
     // A rule of the read model that the fold knows nothing of: a bug, as far as this row goes.
     database
-        .execute("ALTER TABLE read_model.run_current ADD CONSTRAINT bug CHECK (run_id <> 'poison' OR last_event_seq = 0)")
+        .execute("ALTER TABLE run_status_1.run_current ADD CONSTRAINT bug CHECK (run_id <> 'poison' OR last_event_seq = 0)")
         .await;
     log.append(bad, "poison", run("RunStarted")).await;
     let running = Running::start(&database, "one", settings());
@@ -52,7 +52,7 @@ async fn a_stream_that_cannot_be_applied_waits_says_where_and_lets_the_others_go
     until("the reason names the place", || says(&parts)).await;
     // Somebody mends it: the stream goes on by itself.
     database
-        .execute("ALTER TABLE read_model.run_current DROP CONSTRAINT bug")
+        .execute("ALTER TABLE run_status_1.run_current DROP CONSTRAINT bug")
         .await;
     database.caught_up().await;
     until("the process is ready again", || running.health.is_ready()).await;
@@ -193,6 +193,7 @@ async fn large_events_are_read_in_batches_of_bounded_size() {
             .await;
     }
     let scales = Arc::new(Scales::default());
+    database.add_projection("scales").await;
     let running = Running::start_with(&database, "one", settings(), scales.clone());
     database.caught_up().await;
     running.stop().await;
@@ -215,6 +216,7 @@ async fn events_that_storage_compresses_well_do_not_fill_the_memory() {
     let stored = "SELECT sum(pg_column_size(payload))::bigint FROM event_log.event";
     assert!(database.number(stored).await < 2 << 20);
     let scales = Arc::new(Scales::default());
+    database.add_projection("scales").await;
     let running = Running::start_with(&database, "one", settings(), scales.clone());
     database.caught_up().await;
     running.stop().await;

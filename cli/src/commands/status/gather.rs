@@ -121,8 +121,9 @@ async fn projections(
     configured: &[String],
 ) -> Result<Vec<Projection>, sqlx::Error> {
     let checkpoints: Vec<Checkpoint> = sqlx::query_as(
-        "SELECT projection, topic, partition, generation, next_offset, applied
-         FROM read_model.projection_checkpoints",
+        "SELECT CASE state WHEN 'live' THEN projection ELSE projection || '@' || version END AS projection,
+                topic, partition, generation, next_offset, applied
+         FROM read_model.projection_checkpoints WHERE state <> 'retired'",
     )
     .fetch_all(&mut *connection)
     .await?;

@@ -1,6 +1,6 @@
 -- Writes the runs of the batch as the fold left them.
 -- Locks: none beyond lock_runs.sql's, which this transaction holds.
-UPDATE read_model.run_current r
+UPDATE run_current r
 SET project_id = new.project_id,
     environment_id = new.environment_id,
     plan_id = new.plan_id,

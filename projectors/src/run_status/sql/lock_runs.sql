@@ -7,6 +7,6 @@ SELECT r.tenant_id, r.run_id, r.project_id, r.environment_id, r.plan_id, r.plan_
        r.steps_running, r.steps_succeeded, r.steps_failed, r.steps_skipped, r.retries,
        r.error::text AS error
 FROM unnest($1::text[], $2::text[]) AS wanted (tenant_id, run_id)
-JOIN read_model.run_current r ON r.tenant_id = wanted.tenant_id AND r.run_id = wanted.run_id
+JOIN run_current r ON r.tenant_id = wanted.tenant_id AND r.run_id = wanted.run_id
 ORDER BY r.tenant_id, r.run_id
 FOR UPDATE OF r

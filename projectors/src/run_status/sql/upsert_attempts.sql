@@ -1,6 +1,6 @@
 -- Writes the attempts that the batch changed.
 -- Locks: these rows. Nobody else holds them: their runs are locked by lock_runs.sql.
-INSERT INTO read_model.step_attempt (
+INSERT INTO step_attempt (
   tenant_id, run_id, step_id, logical_attempt_id, engine_attempt_id, status, started_at,
   completed_at, duration_ms, emitted_started_at, emitted_completed_at, error, last_event_seq
 )

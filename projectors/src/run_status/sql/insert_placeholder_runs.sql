@@ -3,7 +3,7 @@
 -- transaction ends; last_event_seq = 0 marks it until then.
 -- Locks: the rows inserted; waits for a concurrent insert of the same run. In key order, so that two
 -- batches cannot wait for each other.
-INSERT INTO read_model.run_current (
+INSERT INTO run_current (
   tenant_id, run_id, project_id, environment_id, plan_id, plan_version, status, consistency,
   last_event_seq, sort_at, first_persisted_at
 )
@@ -12,7 +12,7 @@ FROM unnest($1::text[], $2::text[], $3::timestamptz[])
   WITH ORDINALITY AS new (tenant_id, run_id, persisted_at, place)
 -- Only to save work: most runs of most batches are known.
 WHERE NOT EXISTS (
-  SELECT FROM read_model.run_current r WHERE r.tenant_id = new.tenant_id AND r.run_id = new.run_id
+  SELECT FROM run_current r WHERE r.tenant_id = new.tenant_id AND r.run_id = new.run_id
 )
 ORDER BY place
 ON CONFLICT (tenant_id, run_id) DO NOTHING

@@ -1,6 +1,6 @@
 -- One alert per event that asked for an invalid transition; one that is there stays as it is.
 -- Locks: the rows inserted. Nobody else inserts them: their runs are locked by lock_runs.sql.
-INSERT INTO read_model.run_inconsistency (
+INSERT INTO run_inconsistency (
   tenant_id, run_id, event_id, event_type, run_seq, persisted_at, step_id, logical_attempt_id,
   prior_state, attempted_state, code, project_id, environment_id
 )
