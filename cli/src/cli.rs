@@ -6,8 +6,8 @@ use service::exit::Exit;
 
 use crate::app::App;
 use crate::commands::{
-    completions, config_show, dlq, doctor, events, migrate, publish, runs, simulate, status,
-    stream, wait_schema,
+    completions, config_show, dlq, doctor, events, migrate, publish, rebuild, runs, simulate,
+    status, stream, wait_schema,
 };
 use crate::output::Format;
 
@@ -57,6 +57,7 @@ enum Command {
     Dlq(dlq::Command),
     #[command(subcommand)]
     Stream(stream::Command),
+    Rebuild(rebuild::Args),
     #[command(subcommand)]
     Config(config_show::Command),
     Doctor(doctor::Args),
@@ -85,6 +86,7 @@ impl Cli {
             Command::Events(command) => events::run(&command, &app).await,
             Command::Dlq(command) => dlq::run(&command, &app).await,
             Command::Stream(command) => stream::run(&command, &app).await,
+            Command::Rebuild(args) => rebuild::run(&args, &app).await,
             Command::Config(config_show::Command::Show) => config_show::run(&app),
             Command::Completions(_) | Command::Doctor(_) => Ok(Exit::Done),
         }

@@ -34,6 +34,9 @@ pub struct Metrics {
     /// reached with another number of events than the ledger says were appended. Anything but 0
     /// means that events were missed or counted twice.
     pub ledger_mismatches: IntCounterVec,
+    /// `runlog_projection_parked_runs{projection}`: runs whose events cannot be applied. Every process
+    /// shows the same value: aggregate with `max`.
+    pub parked_runs: IntGaugeVec,
     /// `runlog_projection_leases{projection}`: streams that this process works on.
     pub leases: IntGaugeVec,
 }
@@ -54,6 +57,7 @@ impl Metrics {
         registry.register(Box::new(metrics.batch_seconds.clone()))?;
         registry.register(Box::new(metrics.batch_failures.clone()))?;
         registry.register(Box::new(metrics.ledger_mismatches.clone()))?;
+        registry.register(Box::new(metrics.parked_runs.clone()))?;
         registry.register(Box::new(metrics.leases.clone()))?;
         Ok(metrics)
     }
@@ -64,6 +68,7 @@ impl Metrics {
         // Absent where nothing was ever measured.
         let _ = self.lag_events.remove_label_values(label);
         let _ = self.lag_seconds.remove_label_values(label);
+        let _ = self.parked_runs.remove_label_values(label);
         let _ = self.leases.remove_label_values(label);
     }
 
@@ -130,6 +135,13 @@ impl Metrics {
                     "projection_ledger_mismatch_total",
                     "Times that a stream's head was reached with another number of events than \
                      the ledger says were appended.",
+                ),
+                label,
+            )?,
+            parked_runs: IntGaugeVec::new(
+                opts(
+                    "projection_parked_runs",
+                    "Runs whose events cannot be applied and that wait for an operator; aggregate with max.",
                 ),
                 label,
             )?,

@@ -65,6 +65,9 @@ pub enum ProjectionError {
         /// The later one that is.
         seen: i64,
     },
+    /// The projection panicked.
+    #[error("the projection panicked, which is a bug: its log has the message; please report it")]
+    Panicked,
     /// A row of the read model says what this build cannot have written.
     #[error("{run}: the read model holds {what}; rebuild the projection")]
     Corrupt {

@@ -7,6 +7,7 @@ pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod migrate;
 pub(crate) mod publish;
+pub(crate) mod rebuild;
 pub(crate) mod runs;
 pub(crate) mod simulate;
 pub(crate) mod status;

@@ -1,15 +1,18 @@
 //! One batch of one stream: one transaction. Called by the worker that holds the lease.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use event_log::Transaction;
 use event_log::read::{self, StreamEvent, stream_events};
+use futures_util::FutureExt as _;
+use sqlx::PgConnection;
 
-use super::Shared;
 use super::checkpoint::{self, Position};
 use super::worker::Worker;
-use crate::projection::{Effects, ProjectionError, RunName};
+use super::{Shared, parked};
+use crate::projection::{Effects, Projection, ProjectionError};
 
 /// What the payloads of one batch may amount to, about: some six times this where they compress as well
 /// as can be. Bounds the memory of a process that is far behind on large events.
@@ -39,8 +42,8 @@ pub(super) struct BatchError {
     pub(super) cause: ProjectionError,
     /// First and last offset of the events, once they were read.
     pub(super) offsets: Option<(i64, i64)>,
-    /// The run, where the batch was a single event.
-    pub(super) run: Option<RunName>,
+    /// The event, where the batch was a single one.
+    pub(super) alone: Option<Box<StreamEvent>>,
 }
 
 /// Applies up to `limit` events below the horizon and moves the checkpoint, in one transaction.
@@ -82,15 +85,11 @@ async fn apply(
     let mut transaction = Transaction::begin(&shared.pool)
         .await
         .map_err(doing("cannot begin a transaction"))?;
-    sqlx::query(PREPARE)
-        .bind(schema)
-        .execute(transaction.connection())
-        .await
-        .map_err(doing("cannot prepare the transaction"))?;
+    prepare(transaction.connection(), schema).await?;
     // The row, not this process's memory, says where to go on: a commit whose answer was lost has
     // moved it, and a failover can have moved it back.
     let locked = checkpoint::lock(transaction.connection(), lease).await;
-    let Some(from) = locked.map_err(doing("cannot lock the checkpoint"))? else {
+    let Some((from, has_parked)) = locked.map_err(doing("cannot lock the checkpoint"))? else {
         return roll_back(transaction, None).await;
     };
     // Read here, not handed in: a database that went back (failover, restore) would have the
@@ -122,8 +121,6 @@ async fn apply(
     .await
     .map_err(doing("cannot read the stream's events"))?;
     failpoints::hit("project.read");
-    let effects = projection.apply(connection, events).await?;
-    failpoints::hit("project.applied");
     let end = Position {
         // Without an event, the offsets up to the horizon hold none.
         next_offset: events
@@ -131,6 +128,13 @@ async fn apply(
             .map_or(horizon, |event| event.source_offset + 1),
         applied: from.applied + events.len() as i64,
     };
+    if has_parked {
+        let parked = parked::among(connection, lease, events).await;
+        let parked = parked.map_err(doing("cannot look for parked runs"))?;
+        events.retain(|event| !parked.contains(&event.run_no));
+    }
+    let effects = apply_safely(&**projection, connection, events).await?;
+    failpoints::hit("project.applied");
     let lasts = shared.settings.lease;
     let moved = checkpoint::advance(connection, lease, from, end, lasts).await;
     let Some(at) = moved.map_err(doing("cannot move the checkpoint"))? else {
@@ -142,6 +146,32 @@ async fn apply(
         effects,
         at: Some(at),
     }))
+}
+
+/// Makes a transaction ready for a projection whose tables are in this schema.
+pub(super) async fn prepare(
+    connection: &mut PgConnection,
+    schema: &str,
+) -> Result<(), ProjectionError> {
+    sqlx::query(PREPARE)
+        .bind(schema)
+        .execute(connection)
+        .await
+        .map_err(ProjectionError::while_doing(
+            "cannot prepare the transaction",
+        ))?;
+    Ok(())
+}
+
+/// Has the projection apply these events; its panic is an error like others. The transaction is to be
+/// given up then: nobody knows what state its connection is in.
+pub(super) async fn apply_safely(
+    projection: &dyn Projection,
+    connection: &mut PgConnection,
+    events: &[StreamEvent],
+) -> Result<Effects, ProjectionError> {
+    let applied = AssertUnwindSafe(projection.apply(connection, events)).catch_unwind();
+    applied.await.unwrap_or(Err(ProjectionError::Panicked))
 }
 
 async fn roll_back<T>(transaction: Transaction, answer: T) -> Result<T, ProjectionError> {
@@ -182,8 +212,8 @@ impl BatchError {
         Self {
             cause,
             offsets: offsets.map(|(first, last)| (first.source_offset, last.source_offset)),
-            run: match events {
-                [event] => Some(RunName::of(&event.logged.event)),
+            alone: match events {
+                [event] => Some(Box::new(event.clone())),
                 _ => None,
             },
         }

@@ -173,22 +173,34 @@ pub(super) async fn release(pool: &PgPool, claims: &[Uuid]) -> Result<(), sqlx::
 }
 
 /// The first statement of a batch: locks the checkpoint until the transaction ends and says where
-/// it stands. `None` = the lease is another's now.
+/// it stands, and whether the version has parked any run. `None` = the lease is another's now.
 pub(super) async fn lock(
     transaction: &mut PgConnection,
     lease: &Lease,
-) -> Result<Option<Position>, sqlx::Error> {
-    sqlx::query_as(
-        "SELECT next_offset, applied FROM read_model.projection_checkpoint
-         WHERE projection = $1 AND version = $2 AND stream_id = $3 AND claim = $4 AND finished_at IS NULL
-         FOR UPDATE",
+) -> Result<Option<(Position, bool)>, sqlx::Error> {
+    let row: Option<(i64, i64, bool)> = sqlx::query_as(
+        "SELECT c.next_offset, c.applied,
+                EXISTS (SELECT FROM read_model.parked_run p
+                        WHERE p.projection = c.projection AND p.version = c.version)
+         FROM read_model.projection_checkpoint c
+         WHERE c.projection = $1 AND c.version = $2 AND c.stream_id = $3 AND c.claim = $4
+           AND c.finished_at IS NULL
+         FOR UPDATE OF c",
     )
     .bind(&lease.key.projection)
     .bind(lease.key.version)
     .bind(lease.key.stream_id)
     .bind(lease.claim)
     .fetch_optional(transaction)
-    .await
+    .await?;
+    let position = |(next_offset, applied, has_parked)| {
+        let position = Position {
+            next_offset,
+            applied,
+        };
+        (position, has_parked)
+    };
+    Ok(row.map(position))
 }
 
 /// The last statement of a batch: moves the checkpoint and renews the lease. Returns the database's

@@ -9,7 +9,7 @@ use event_log::read::{StreamHead, stream_heads};
 use service::backoff::Backoff;
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::watch;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -19,7 +19,7 @@ use super::checkpoint::{self, CheckpointKey, Lease, Standing, WorkerIdentity};
 use super::fault::{self, Verdict};
 use super::versions::{self, Version};
 use super::worker::{Heads, Worker, WorkerEnd};
-use super::{Readiness, Settings, Shared, lag};
+use super::{Readiness, Settings, Shared, lag, parked};
 use crate::metrics::Metrics;
 use crate::projection::{Projection, ProjectionError};
 
@@ -50,6 +50,8 @@ pub struct Runner {
     heads: watch::Sender<Heads>,
     held: BTreeMap<CheckpointKey, Held>,
     workers: JoinSet<(Lease, WorkerEnd)>,
+    /// Takes up parked runs again. May be dropped anywhere: it works in transactions.
+    taking_up: Option<JoinHandle<()>>,
     /// The versions that the last review saw.
     versions: Vec<Version>,
     /// The streams that the last review saw.
@@ -89,6 +91,7 @@ impl Runner {
             heads: watch::Sender::new(Heads::default()),
             held: BTreeMap::new(),
             workers: JoinSet::new(),
+            taking_up: None,
             versions: Vec::new(),
             reviewed: BTreeSet::new(),
             next_review: now,
@@ -215,8 +218,40 @@ impl Runner {
             let taken = checkpoint::take(connection, &plan.take, &self.me.owner, lease).await?;
             taken.into_iter().for_each(|lease| self.start(lease, heads));
         }
+        self.take_up_released(connection).await?;
         let metrics = &self.shared.metrics;
+        for (label, count) in parked::counts(connection, &self.versions).await? {
+            metrics.parked_runs.with_label_values(&[&label]).set(count);
+        }
         lag::measure(connection, metrics, &self.versions, heads, &standings).await
+    }
+
+    /// Has the parked runs that an operator released taken up again, one after the other.
+    async fn take_up_released(&mut self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        if self
+            .taking_up
+            .as_ref()
+            .is_some_and(|task| !task.is_finished())
+        {
+            return Ok(());
+        }
+        let runs = parked::released(connection, &self.me.projections).await?;
+        if runs.is_empty() {
+            return Ok(());
+        }
+        let (shared, projections) = (self.shared.clone(), self.projections.clone());
+        self.taking_up = Some(tokio::spawn(async move {
+            for run in runs {
+                let Some(projection) = projections.get(&run.version.projection) else {
+                    continue;
+                };
+                let _permit = shared.batch_permits.acquire().await.ok();
+                if let Err(error) = parked::take_up(&shared, &**projection, &run).await {
+                    tracing::warn!(%error, "a released run cannot be taken up now; trying again");
+                }
+            }
+        }));
+        Ok(())
     }
 
     /// Takes note of the versions. What a version is called changes when it goes live: its leases are
@@ -338,6 +373,9 @@ impl Runner {
     /// not done by then is abandoned, which is safe: it rolls back.
     async fn drain(mut self) {
         self.held.values().for_each(|held| held.stop.cancel());
+        if let Some(task) = self.taking_up.take() {
+            task.abort();
+        }
         let all_ended = async {
             while let Some(ended) = self.workers.join_next().await {
                 if let Ok((lease, _)) = ended {

@@ -11,8 +11,8 @@ use crate::projection::ProjectionError;
 pub(super) enum Verdict {
     /// The environment's: try again, with backoff, for ever.
     Retry,
-    /// A bug, or a log or read model that contradicts itself: this stream cannot go on. Try again
-    /// all the same (someone may repair it), with backoff; the other streams go on.
+    /// A bug, or a log or read model that contradicts itself. Where one event alone is the reason, its
+    /// run is parked; else this stream waits and tries again, with backoff. The others go on.
     Blocked,
     /// Nothing of this process can work: a missing table, permission, database or login.
     Stop,
@@ -34,8 +34,21 @@ pub(super) fn of_database(error: &sqlx::Error) -> Verdict {
 pub(super) fn of_projection(error: &ProjectionError) -> Verdict {
     match error {
         ProjectionError::Database { cause, .. } => of_database(cause),
-        ProjectionError::MissingEvent { .. } | ProjectionError::Corrupt { .. } => Verdict::Blocked,
+        ProjectionError::MissingEvent { .. }
+        | ProjectionError::Corrupt { .. }
+        | ProjectionError::Panicked => Verdict::Blocked,
     }
+}
+
+/// An error and its causes in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 fn is_misconfiguration(error: &sqlx::Error) -> bool {

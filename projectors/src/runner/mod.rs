@@ -13,6 +13,7 @@ pub mod checkpoint;
 mod coordinator;
 mod fault;
 mod lag;
+mod parked;
 mod readiness;
 pub mod versions;
 mod worker;

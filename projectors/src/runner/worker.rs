@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use event_log::read::StreamHead;
+use event_log::read::{StreamEvent, StreamHead};
 use service::backoff::Backoff;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -14,7 +14,11 @@ use super::Shared;
 use super::batch::{self, BatchEnd, BatchError};
 use super::checkpoint::{self, Lease, Position};
 use super::fault::{self, Verdict};
-use crate::projection::{Projection, ProjectionError};
+use super::parked;
+use crate::projection::{Projection, ProjectionError, RunName};
+
+/// How often an event is tried that cannot be applied, before its run is parked.
+const REFUSALS: u32 = 3;
 
 /// The heads of all streams, as the coordinator read them last.
 pub(super) type Heads = Arc<Vec<StreamHead>>;
@@ -53,6 +57,8 @@ struct Progress {
     /// database gets smaller and an event that cannot be applied ends up alone.
     limit: usize,
     backoff: Backoff,
+    /// How often one event alone could not be applied.
+    refused: u32,
     /// What the ledger check found last: applied less appended.
     ledger_difference: i64,
 }
@@ -77,6 +83,7 @@ impl Worker {
             position: None,
             limit: self.shared.settings.batch_events,
             backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(5)),
+            refused: 0,
             ledger_difference: 0,
         };
         loop {
@@ -143,6 +150,7 @@ impl Worker {
         progress.position = Some(position);
         progress.limit = (progress.limit * 2).min(self.shared.settings.batch_events);
         progress.backoff.reset();
+        progress.refused = 0;
         self.shared.readiness.unblock(&self.lease.key);
     }
 
@@ -176,6 +184,13 @@ impl Worker {
         progress.limit = (progress.limit / 2).max(1);
         let delay = progress.backoff.next_delay();
         let reason = self.reason(head, &error);
+        if let (Verdict::Blocked, Some(event)) = (verdict, &error.alone) {
+            progress.refused += 1;
+            if progress.refused >= REFUSALS && self.park(event, &error.cause, &reason).await {
+                progress.refused = 0;
+                return None;
+            }
+        }
         match verdict {
             Verdict::Retry => tracing::warn!(?delay, "{reason}; trying again"),
             _ => tracing::error!(?delay, "{reason}; the stream waits here and tries again"),
@@ -184,6 +199,25 @@ impl Worker {
         tokio::select! {
             () = self.stop.cancelled() => Some(WorkerEnd::Stopped),
             () = sleep(delay) => None,
+        }
+    }
+
+    /// Sets the event's run aside, so that the others go on; false = that was not possible now.
+    async fn park(&self, event: &StreamEvent, cause: &ProjectionError, reason: &str) -> bool {
+        let error = fault::chain(cause);
+        match parked::park(&self.shared, &self.lease, event, &error).await {
+            Ok(()) => {
+                let run = RunName::of(&event.logged.event);
+                tracing::error!(
+                    "{reason}; {run} is parked, the others go on: `runlog runs parked` shows it, \
+                     `runlog runs release` has it tried again"
+                );
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a run that cannot be applied cannot be parked either");
+                false
+            }
         }
     }
 
@@ -199,13 +233,12 @@ impl Worker {
             Some((first, last)) => format!(", offsets {first} to {last}"),
             None => String::new(),
         };
-        let run = error
-            .run
-            .as_ref()
-            .map(|run| format!(", {run}"))
+        let alone = error.alone.as_ref();
+        let run = alone
+            .map(|event| format!(", {}", RunName::of(&event.logged.event)))
             .unwrap_or_default();
         let projection = self.label.as_str();
-        let cause = chain(&error.cause);
+        let cause = fault::chain(&error.cause);
         format!(
             "{projection} stands at {topic}/{partition} generation {generation}{offsets}{run}: {cause}"
         )
@@ -246,21 +279,10 @@ impl Worker {
                 let error = BatchError {
                     cause,
                     offsets: None,
-                    run: None,
+                    alone: None,
                 };
                 self.failed(progress, head, error).await
             }
         }
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -324,7 +324,7 @@ impl Projection for Recorder {
         let result = match events.iter().find(|event| Some(event.stream_id) == refused) {
             Some(_) => Err(ProjectionError::Database {
                 doing: "cannot do it",
-                cause: sqlx::Error::ColumnNotFound("x".into()),
+                cause: sqlx::Error::PoolTimedOut,
             }),
             None => {
                 let places = events

@@ -2,6 +2,7 @@
 
 mod events;
 mod list;
+mod parked;
 mod show;
 mod summary;
 
@@ -21,6 +22,8 @@ pub(crate) enum Command {
     Show(show::Args),
     Summary(summary::Args),
     Events(events::Args),
+    Parked(parked::ParkedArgs),
+    Release(parked::ReleaseArgs),
 }
 
 pub(crate) async fn run(command: Command, app: &App) -> anyhow::Result<Exit> {
@@ -29,6 +32,8 @@ pub(crate) async fn run(command: Command, app: &App) -> anyhow::Result<Exit> {
         Command::Show(args) => show::run(&args, app).await,
         Command::Summary(args) => summary::run(&args, app).await,
         Command::Events(args) => events::run(&args, app).await,
+        Command::Parked(args) => parked::list(&args, app).await,
+        Command::Release(args) => parked::release(&args, app).await,
     }
 }
 
