@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
+use runlog_tests::environment::{run_to_end, said};
 use runlog_tests::generator::{Record, generate};
 use runlog_tests::oracle::Produced;
 use runlog_tests::oracle::table::report;
@@ -132,4 +133,63 @@ async fn a_process_that_stood_still_in_a_batch_past_its_lease_changes_nothing_an
     produced.extend(append(&pipeline, &records(82, 300, 2)).await);
     assert_as_sent(&pipeline, &produced).await;
     assert_eq!(still.terminate().await.unwrap().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_cannot_be_applied_is_shown_and_released_by_command() {
+    let pipeline = Pipeline::fresh(2).await.unwrap();
+    let produced = append(&pipeline, &records(79, 300, 2)).await;
+    let (tenant, run): (String, String) = sqlx::query_as(
+        "SELECT tenant_id, run_id FROM event_log.run_events WHERE run_seq = 3 ORDER BY 1, 2 LIMIT 1",
+    )
+    .fetch_one(&pipeline.database.pool)
+    .await
+    .unwrap();
+    let rule = format!(
+        "ALTER TABLE run_status_1.run_current ADD CONSTRAINT bug
+         CHECK (tenant_id <> '{tenant}' OR run_id <> '{run}' OR last_event_seq < 2)"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(rule))
+        .execute(&pipeline.database.pool)
+        .await
+        .unwrap();
+    let projectors = pipeline.projectors().unwrap();
+    pipeline.wait_projected(SOON).await.unwrap();
+    let runlog = async |arguments: &[&str]| {
+        let mut command = pipeline.program("runlog");
+        command.arg("runs").args(arguments);
+        let output = run_to_end(command).await.unwrap();
+        (output.status.code(), said(&output))
+    };
+    let (exit, words) = runlog(&["parked", "--tenant", &tenant, "-o", "json"]).await;
+    assert_eq!(exit, Some(1), "{words}");
+    for part in [
+        run.as_str(),
+        "\"run_status\"",
+        "bug",
+        "\"released_at\":null",
+    ] {
+        assert!(words.contains(part), "no {part} in {words}");
+    }
+    let (exit, words) = runlog(&["parked", "--tenant", "nobody-else"]).await;
+    assert_eq!(exit, Some(0), "{words}");
+    let (exit, words) = runlog(&["release", &run, "--tenant", "nobody-else"]).await;
+    assert_eq!(exit, Some(1), "{words}");
+    assert!(words.contains("no such run is parked"), "{words}");
+
+    sqlx::raw_sql("ALTER TABLE run_status_1.run_current DROP CONSTRAINT bug")
+        .execute(&pipeline.database.pool)
+        .await
+        .unwrap();
+    let (exit, words) = runlog(&["release", &run, "--tenant", &tenant]).await;
+    assert_eq!(exit, Some(0), "{words}");
+    wait_until("the run to be taken up", SOON, async || {
+        let (exit, words) = runlog(&["parked", "--all-tenants"]).await;
+        ensure!(exit == Some(0), "{words}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_as_sent(&pipeline, &produced).await;
+    assert_eq!(projectors.terminate().await.unwrap().code(), Some(0));
 }
