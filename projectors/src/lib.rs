@@ -9,6 +9,7 @@ pub mod metrics;
 pub mod projection;
 mod run_status;
 pub mod runner;
+pub mod verify;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use metrics::Metrics;
 use projection::Projection;
 use runner::{Readiness, Runner, Settings};
+use verify::sampler::Sampler;
 
 pub use run_status::RunStatusProjection;
 
@@ -58,6 +60,15 @@ pub async fn run(config: &Config, shutdown: CancellationToken) -> anyhow::Result
     }
     let settings = Settings::from(&config.projectors);
     let readiness = Readiness::new(health);
+    let sampler = Sampler {
+        options: pool.connect_options().as_ref().clone(),
+        projections: projections.clone(),
+        metrics: metrics.clone(),
+        interval: config.projectors.verify_interval,
+    };
+    if !sampler.interval.is_zero() {
+        tokio::spawn(sampler.run(shutdown.clone()));
+    }
     let runner = Runner::new(
         pool.clone(),
         projections,

@@ -37,6 +37,12 @@ pub struct Metrics {
     /// `runlog_projection_parked_runs{projection}`: runs whose events cannot be applied. Every process
     /// shows the same value: aggregate with `max`.
     pub parked_runs: IntGaugeVec,
+    /// `runlog_projection_verified_runs_total{projection}`: runs whose rows were compared with a fresh
+    /// fold of the log.
+    pub verified_runs: IntCounterVec,
+    /// `runlog_projection_mismatches_total{projection}`: rows that a fresh fold of the log does not give, or
+    /// that are missing. Anything but 0 means that the read model is wrong.
+    pub mismatches: IntCounterVec,
     /// `runlog_projection_leases{projection}`: streams that this process works on.
     pub leases: IntGaugeVec,
 }
@@ -58,6 +64,8 @@ impl Metrics {
         registry.register(Box::new(metrics.batch_failures.clone()))?;
         registry.register(Box::new(metrics.ledger_mismatches.clone()))?;
         registry.register(Box::new(metrics.parked_runs.clone()))?;
+        registry.register(Box::new(metrics.verified_runs.clone()))?;
+        registry.register(Box::new(metrics.mismatches.clone()))?;
         registry.register(Box::new(metrics.leases.clone()))?;
         Ok(metrics)
     }
@@ -142,6 +150,20 @@ impl Metrics {
                 opts(
                     "projection_parked_runs",
                     "Runs whose events cannot be applied and that wait for an operator; aggregate with max.",
+                ),
+                label,
+            )?,
+            verified_runs: IntCounterVec::new(
+                opts(
+                    "projection_verified_runs_total",
+                    "Runs whose rows were compared with a fresh fold of the log.",
+                ),
+                label,
+            )?,
+            mismatches: IntCounterVec::new(
+                opts(
+                    "projection_mismatches_total",
+                    "Rows of the read model that a fresh fold of the log does not give, or that are missing.",
                 ),
                 label,
             )?,

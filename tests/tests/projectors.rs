@@ -193,3 +193,62 @@ async fn a_run_that_cannot_be_applied_is_shown_and_released_by_command() {
     assert_as_sent(&pipeline, &produced).await;
     assert_eq!(projectors.terminate().await.unwrap().code(), Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_model_that_somebody_changed_is_noticed_and_named() {
+    let pipeline = Pipeline::fresh(2).await.unwrap();
+    append(&pipeline, &records(80, 400, 2)).await;
+    let mut program = pipeline.program("runlog-projectors");
+    program.env("RUNLOG_PROJECTORS__VERIFY_INTERVAL", "100ms");
+    let projectors = Process::spawn(&pipeline.environment, "runlog-projectors", program).unwrap();
+    pipeline.wait_projected(SOON).await.unwrap();
+    let verify = async || {
+        let mut command = pipeline.program("runlog");
+        command.args([
+            "verify",
+            "--projections",
+            "--only",
+            "run_status",
+            "-o",
+            "json",
+        ]);
+        let output = run_to_end(command).await.unwrap();
+        (output.status.code(), said(&output))
+    };
+    let (exit, words) = verify().await;
+    assert_eq!(exit, Some(0), "{words}");
+    assert!(words.contains("\"differences\":0"), "{words}");
+    let metric = async |name: &str| {
+        let metrics = projectors.get("/metrics").await?;
+        let name = format!("runlog_projection_{name}_total{{projection=\"run_status\"}} ");
+        let value = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        anyhow::Ok(value.and_then(|v| v.parse::<u64>().ok()).unwrap_or(0))
+    };
+    wait_until("runs to be verified", SOON, async || {
+        let runs = metric("verified_runs").await?;
+        ensure!(runs > 40, "{runs}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(metric("mismatches").await.unwrap(), 0);
+
+    sqlx::query("UPDATE run_status_1.run_current SET steps_failed = steps_failed + 1")
+        .execute(&pipeline.database.pool)
+        .await
+        .unwrap();
+    wait_until("the mismatches to be counted", SOON, async || {
+        ensure!(metric("mismatches").await? > 0);
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let (exit, words) = verify().await;
+    assert_eq!(exit, Some(1), "{words}");
+    assert!(
+        words.contains("run_current: only in the read model"),
+        "{words}"
+    );
+    assert!(words.contains("runlog rebuild run_status"), "{words}");
+    assert_eq!(projectors.terminate().await.unwrap().code(), Some(0));
+}

@@ -12,4 +12,5 @@ pub(crate) mod runs;
 pub(crate) mod simulate;
 pub(crate) mod status;
 pub(crate) mod stream;
+pub(crate) mod verify;
 pub(crate) mod wait_schema;

@@ -124,6 +124,86 @@ pub async fn run_events(
         .await
 }
 
+/// A run of the log.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct LoggedRun {
+    /// Its number.
+    pub run_no: i64,
+    /// The tenant that owns it.
+    pub tenant_id: String,
+    /// Its id within the tenant.
+    pub run_id: String,
+}
+
+/// The runs with numbers above `after` and up to `to`, by number.
+///
+/// # Errors
+/// The database's.
+pub async fn runs_between(
+    connection: &mut PgConnection,
+    after: i64,
+    to: i64,
+) -> Result<Vec<LoggedRun>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT run_no, tenant_id, run_id FROM event_log.run WHERE run_no > $1 AND run_no <= $2 ORDER BY run_no",
+    )
+    .bind(after)
+    .bind(to)
+    .fetch_all(connection)
+    .await
+}
+
+/// The highest run number; 0 where there is no run.
+///
+/// # Errors
+/// The database's.
+pub async fn last_run_no(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("SELECT coalesce(max(run_no), 0) FROM event_log.run")
+        .fetch_one(connection)
+        .await
+}
+
+/// Up to `limit` events of these runs (number, last runSeq that is wanted), by run and runSeq, behind
+/// `after` (the same two of the last event that was read; zeros at the start).
+///
+/// # Errors
+/// The database's.
+pub async fn events_of_runs(
+    connection: &mut PgConnection,
+    runs: &[(i64, i64)],
+    after: (i64, i64),
+    limit: i64,
+) -> Result<Vec<StreamEvent>, sqlx::Error> {
+    let (numbers, last): (Vec<i64>, Vec<i64>) = runs.iter().copied().unzip();
+    sqlx::query_as(include_str!("sql/events_of_runs.sql"))
+        .bind(numbers)
+        .bind(last)
+        .bind(after.0)
+        .bind(after.1)
+        .bind(limit)
+        .fetch_all(connection)
+        .await
+}
+
+/// The last runSeq of each of these runs that a reader has passed which stands at these places (stream,
+/// next offset). Runs of which it has passed nothing are left out.
+///
+/// # Errors
+/// The database's.
+pub async fn last_read(
+    connection: &mut PgConnection,
+    runs: &[i64],
+    reader: &[(i64, i64)],
+) -> Result<Vec<(i64, i64)>, sqlx::Error> {
+    let (streams, offsets): (Vec<i64>, Vec<i64>) = reader.iter().copied().unzip();
+    sqlx::query_as(include_str!("sql/last_read.sql"))
+        .bind(runs)
+        .bind(streams)
+        .bind(offsets)
+        .fetch_all(connection)
+        .await
+}
+
 /// The number of a tenant's run; `None` where the tenant has no such run.
 ///
 /// # Errors

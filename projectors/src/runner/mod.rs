@@ -25,6 +25,8 @@ use service::config::ProjectorsConfig;
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 
+pub(crate) use fault::chain;
+
 pub use coordinator::{Runner, RunnerError};
 pub use readiness::{DATABASE, PROJECTIONS, Readiness};
 

@@ -33,7 +33,10 @@ impl Version {
 }
 
 /// Those versions of these projections that are kept up to date.
-pub(super) async fn kept(
+///
+/// # Errors
+/// The database's.
+pub async fn kept(
     connection: &mut PgConnection,
     projections: &[String],
 ) -> Result<Vec<Version>, sqlx::Error> {

@@ -150,7 +150,7 @@ pub(crate) async fn assert_equals_whole_fold(database: &Database, context: &str)
 }
 
 /// Runs of random events through two partitions, interleaved.
-async fn random_log(database: &Database, seed: u64, events: usize) -> [i64; 2] {
+pub(crate) async fn random_log(database: &Database, seed: u64, events: usize) -> [i64; 2] {
     let mut random = StdRng::seed_from_u64(seed);
     let mut log = Log::new(database);
     let streams = [log.stream(0, 1, 0).await, log.stream(1, 1, 100).await];

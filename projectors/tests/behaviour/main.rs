@@ -9,4 +9,5 @@ mod leases;
 mod process;
 mod support;
 mod trouble;
+mod verify;
 mod went_back;

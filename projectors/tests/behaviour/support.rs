@@ -204,6 +204,7 @@ pub(crate) struct Log<'a> {
     database: &'a Database,
     next_seq: BTreeMap<String, i64>,
     clock: DateTime<Utc>,
+    events: u128,
 }
 
 /// The tenant of every run of a [`Log`].
@@ -215,6 +216,7 @@ impl<'a> Log<'a> {
             database,
             next_seq: BTreeMap::new(),
             clock: "2026-03-01T12:00:00Z".parse().unwrap(),
+            events: 0,
         }
     }
 
@@ -292,7 +294,7 @@ impl<'a> Log<'a> {
         .bind(stream_id)
         .bind(*seq)
         .bind(self.clock)
-        .bind(Uuid::new_v4())
+        .bind(Uuid::from_u128(self.events))
         .bind(attempt.unwrap_or(1))
         .bind([Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat())
         .bind(event.event_type)
@@ -303,6 +305,7 @@ impl<'a> Log<'a> {
         .await
         .unwrap();
         *seq += 1;
+        self.events += 1;
         self.clock += Duration::from_millis(1);
     }
 }

@@ -20,6 +20,10 @@ pub struct ProjectorsConfig {
     /// How long to wait at the head of the log before looking again. 1 ms to 1 min, default 100ms.
     #[serde(with = "duration")]
     pub poll_interval: Duration,
+    /// How often a few runs, chosen at random, are compared with a fresh fold of the log; 0s = never. 0,
+    /// or 100 ms to 1 h, default 5s.
+    #[serde(with = "duration")]
+    pub verify_interval: Duration,
     /// Time that the transactions in flight get on SIGTERM before they are abandoned (which is
     /// safe). 0 to 10 min, default 10s.
     #[serde(with = "duration")]
@@ -32,6 +36,7 @@ impl Default for ProjectorsConfig {
             projections: vec!["run_status".to_owned()],
             batch_events: 2000,
             poll_interval: Duration::from_millis(100),
+            verify_interval: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(10),
         }
     }
@@ -60,6 +65,13 @@ impl ProjectorsConfig {
             self.poll_interval,
             Duration::from_millis(1)..=Duration::from_secs(60),
         )?;
+        if !self.verify_interval.is_zero() {
+            Problem::unless_lasting(
+                "projectors.verify_interval",
+                self.verify_interval,
+                Duration::from_millis(100)..=Duration::from_secs(3600),
+            )?;
+        }
         Problem::unless_lasting(
             "projectors.drain_timeout",
             self.drain_timeout,
