@@ -52,7 +52,7 @@ impl Group {
             return Held::Halted(self.halted(name, claim.stream_id, true, code, reason));
         }
         if self.topics().seems_another(&name.topic, claim.topic_id) {
-            let since = *waiting.log.doubted.get_or_insert_with(Instant::now);
+            let since = *waiting.log.id_doubted.get_or_insert_with(Instant::now);
             let identity = self.topics().identity(&name.topic, claim.topic_id, since);
             let place = resume::Place {
                 next: claim.next_offset,

@@ -20,6 +20,9 @@ use crate::topics::Topics;
 use crate::worker::Notice;
 use crate::{Shared, condition};
 
+/// How long the group's coordinator may be away while a broker is connected, in milliseconds.
+const COORDINATOR_AWAY: i64 = 15_000;
+
 /// The consumer's context: what the callbacks need.
 pub(crate) struct Group {
     pub(crate) shared: Arc<Shared>,
@@ -48,8 +51,8 @@ pub(crate) enum News {
     HaltStored { stream_id: i64, stored: bool },
     /// The stream rows of those halted partitions that wait no longer.
     NoLongerHalted(Vec<i64>),
-    /// The partitions that no process ever claimed.
-    NeverClaimed(Vec<TopicPartition>),
+    /// The partitions that no process ever claimed; `None` = it could not be asked.
+    NeverClaimed(Option<Vec<TopicPartition>>),
 }
 
 impl Group {
@@ -129,18 +132,42 @@ impl Group {
         *self.fatal.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 
-    /// This client may not take part in the group. Known until a request of a member is answered.
+    /// This client may not take part in the group. So it stays until it is a member.
     pub(crate) fn refused(&self) {
         let group = &self.shared.config.ingest.group_id;
-        let reason = format!(
+        self.not_in_group(format!(
             "Kafka refuses the consumer group {group:?} (ingest.group_id): allow READ of that group"
-        );
-        tracing::warn!("{reason}");
-        self.shared.health.set_unready(condition::GROUP, reason);
+        ));
+    }
+
+    fn not_in_group(&self, reason: String) {
+        let health = &self.shared.health;
+        if health.is_met(condition::GROUP) {
+            tracing::warn!("{reason}");
+        }
+        health.set_unready(condition::GROUP, reason);
+    }
+
+    /// Whether this client is a member of the group, as far as the client library knows. It says only
+    /// once that its coordinator refuses it.
+    fn note_group(&self, statistics: &Statistics) {
+        let Some(group) = &statistics.cgrp else {
+            return;
+        };
+        if group.state == "up" {
+            if group.join_state == "steady" {
+                self.shared.health.set_ready(condition::GROUP);
+            }
+        } else if group.stateage >= COORDINATOR_AWAY && self.unconnected().is_none() {
+            let name = &self.shared.config.ingest.group_id;
+            self.not_in_group(format!(
+                "the coordinator of the consumer group {name:?} does not answer, or refuses: is READ of that group \
+                 allowed?"
+            ));
+        }
     }
 
     fn assigned(&self, consumer: &BaseConsumer<Self>, names: &[TopicPartition]) {
-        self.shared.health.set_ready(condition::GROUP);
         let claimed = self.claim_all(names.iter().map(|name| (name, None)).collect());
         // A partition that the log has never read begins where Kafka's copy of it begins.
         let (never_read, mut claimed): (Vec<_>, Vec<_>) = claimed
@@ -252,6 +279,7 @@ impl ClientContext for Group {
             return;
         }
         self.note_connected(is_connected(&statistics));
+        self.note_group(&statistics);
         let (mut partitions, topics) = (self.partitions(), self.topics());
         for (topic, partition, reading) in partitions.readings() {
             let known = statistics
@@ -309,19 +337,6 @@ impl ClientContext for Group {
 }
 
 impl ConsumerContext for Group {
-    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
-        match result {
-            _ if self.is_retired() => {}
-            Ok(()) => self.shared.health.set_ready(condition::GROUP),
-            Err(error) => {
-                tracing::debug!(%error, "Kafka does not take the offsets for the lag tools");
-                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed) {
-                    self.refused();
-                }
-            }
-        }
-    }
-
     fn rebalance(
         &self,
         consumer: &BaseConsumer<Self>,

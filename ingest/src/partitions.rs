@@ -132,6 +132,8 @@ impl Reading {
 pub(crate) struct KnownLog {
     /// Since when it is in doubt whether it is the log that was read before.
     pub(crate) doubted: Option<Instant>,
+    /// Since when Kafka seems to have another id for the topic; records that come say nothing about it.
+    pub(crate) id_doubted: Option<Instant>,
     /// An offset that it began at: what lies before is gone.
     pub(crate) low: Option<i64>,
     /// Where a batch begins that cannot be read (any more) and holds the last record.

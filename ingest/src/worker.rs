@@ -143,6 +143,11 @@ impl Worker {
         self.progress.memory.has_room()
     }
 
+    /// Whether the partition's leader can be reached, as far as is known.
+    pub(crate) fn is_fetchable(&self) -> bool {
+        self.progress.is_fetchable()
+    }
+
     /// Takes note of what Kafka holds of the partition.
     pub(crate) fn note_kafka(&self, kafka: InKafka) {
         self.progress.note_kafka(kafka);
@@ -219,11 +224,11 @@ impl Task {
                     Err(ended) => return Some(ended),
                 }
             }
+            self.next = end;
+            self.progress.set_stored(end);
             if ended.is_some() {
                 return ended;
             }
-            self.next = end;
-            self.progress.set_stored(end);
             self.progress.memory.give_back(memory);
             self.progress.enter(Step::Gathering);
         }

@@ -24,11 +24,30 @@ async fn wait_shown(process: &Process, texts: [&str; 3]) {
     .unwrap();
 }
 
+/// A process that starts while its group is refused takes part once it is allowed.
+async fn refused_group(stack: &Stack, pipeline: &Pipeline) {
+    let group = pipeline.group.as_str();
+    let but_read = "--allow-principal User:* --operation Describe --group";
+    let but_read: Vec<&str> = but_read.split(' ').chain([group]).collect();
+    stack
+        .acl(&[&["--add"], but_read.as_slice()].concat())
+        .await
+        .unwrap();
+    let mut late = pipeline.ingest().unwrap();
+    wait_shown(&late, ["\"group\"", group, "allow"]).await;
+    stack
+        .acl(&[&["--remove", "--force"], but_read.as_slice()].concat())
+        .await
+        .unwrap();
+    late.wait_ready().await.unwrap();
+    assert_eq!(late.terminate().await.unwrap().code(), Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_kafka_refuses_is_said_and_waited_for() {
     let environment = Environment::from_env().unwrap();
     let (stack, environment) = Stack::start(&environment).await.unwrap();
-    let pipeline = Pipeline::on(environment, 2).await.unwrap();
+    let pipeline = Pipeline::on(environment.clone(), 2).await.unwrap();
     let mut ingest = pipeline.ingest().unwrap();
     ingest.wait_ready().await.unwrap();
     let mut produced = pipeline.topic.send(&generate(111, 200, 2)).await.unwrap();
@@ -55,31 +74,16 @@ async fn what_kafka_refuses_is_said_and_waited_for() {
     ingest.wait_ready().await.unwrap();
     pipeline.assert_as_sent(&produced).await.unwrap();
 
-    let group = pipeline.group.as_str();
-    let but_read = [
-        "--allow-principal",
-        "User:*",
-        "--operation",
-        "Describe",
-        "--group",
-        group,
-    ];
-    stack
-        .acl(&[&["--add"], but_read.as_slice()].concat())
-        .await
-        .unwrap();
-    let late = pipeline.ingest().unwrap();
-    wait_shown(&late, ["\"group\"", group, "allow READ"]).await;
-    stack
-        .acl(&[&["--remove", "--force"], but_read.as_slice()].concat())
-        .await
-        .unwrap();
-    for process in [&mut ingest, &mut { late }] {
-        process.wait_ready().await.unwrap();
-    }
+    refused_group(&stack, &pipeline).await;
     produced.extend(pipeline.topic.send(&generate(113, 200, 2)).await.unwrap());
     pipeline.assert_as_sent(&produced).await.unwrap();
     assert_eq!(ingest.terminate().await.unwrap().code(), Some(0));
+
+    // What the classic protocol asks for again and again is final under KIP-848: a new client asks.
+    let pipeline = Pipeline::on(environment, 1).await.unwrap();
+    let new = "[kafka.properties]\n\"group.protocol\" = \"consumer\"\n";
+    pipeline.configure(new).unwrap();
+    refused_group(&stack, &pipeline).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

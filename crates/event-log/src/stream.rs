@@ -92,8 +92,7 @@ pub struct Claimant {
 /// Claims a partition with a fresh token. `None` where the log has never read it: then
 /// [`open`] it at the offset where its reading should start, and claim again.
 ///
-/// Waits for the row while an earlier owner's batch is being committed, at most the session's
-/// `lock_timeout`.
+/// Waits for the row while an earlier owner's batch is being committed, 3 s at most.
 ///
 /// # Errors
 /// [`ClaimError::OtherGroup`], or the database's.

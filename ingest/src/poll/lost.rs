@@ -16,6 +16,8 @@ use crate::worker::{Ended, Notice};
 
 /// How often records that cannot be read are asked for before their partition halts.
 const READS: u32 = 3;
+/// The same, where it is not known to be that partition.
+const READS_IN_DOUBT: u32 = 8;
 /// How long the errors of partitions that were found together may take to come.
 const FORETOLD: Duration = Duration::from_secs(5);
 
@@ -28,6 +30,8 @@ struct Place {
     unseen: Option<i64>,
     /// See [`KnownLog::damaged`].
     damaged: Option<i64>,
+    /// Whether nothing is fetched of it now: the worker has enough, or its leader is away.
+    is_resting: bool,
 }
 
 /// What is the matter with a partition that Kafka said is out of range.
@@ -52,6 +56,7 @@ impl Poller<'_> {
             expected: reading.expected,
             unseen: reading.unseen.map(|last| last.offset),
             damaged: reading.log.damaged,
+            is_resting: reading.paused || !reading.worker.is_fetchable(),
         };
         let readings = partitions.readings();
         readings
@@ -98,7 +103,12 @@ impl Poller<'_> {
             if reading.ending {
                 return;
             }
-            let since = *reading.log.doubted.get_or_insert_with(Instant::now);
+            let log = &mut reading.log;
+            let doubt = match finding {
+                Finding::OtherTopic => &mut log.id_doubted,
+                _ => &mut log.doubted,
+            };
+            let since = *doubt.get_or_insert_with(Instant::now);
             (since, reading.topic_id, reading.place())
         };
         let identity = self.group().topics().identity(&name.topic, stored, since);
@@ -127,7 +137,10 @@ impl Poller<'_> {
             let ids = self.group().topics();
             if ids.seems_another(topic, reading.topic_id) {
                 others.push(name());
-            } else if reading.topic_id.is_none()
+                continue;
+            }
+            reading.log.id_doubted = None;
+            if reading.topic_id.is_none()
                 && reading.unseen.is_none()
                 && reading.log.doubted.is_none()
                 && let Some(id) = ids.id(topic, reading.since)
@@ -230,55 +243,50 @@ impl Poller<'_> {
     }
 
     /// The client library cannot read the next records of some partition (a checksum that is wrong,
-    /// most likely), and would go on behind them, which would look like offsets that hold nothing.
-    /// Its words name the offset where they begin. Whoever stands there is read again, since a fetch may
-    /// be damaged on its way; who stands there every time is halted.
+    /// most likely), and may go on behind them, which would look like offsets that hold nothing. Its
+    /// words name the offset where their batch begins, and no partition. So all that may be meant are read
+    /// again: the others read on, and a fetch may have been damaged on its way. Who meets it again and
+    /// again without a record in between is halted.
     pub(super) fn find_unreadable(&mut self) {
         let words = self.group().last_words();
+        let batch = offset_in(&words);
+        let places = self.places();
+        let more = self.have_more(&places);
         let positions = self.consumer.position().ok();
-        let at = offset_in(&words);
-        let stands_there = |place: &Place| {
+        let suspect = |(place, has_more): (Place, Option<bool>)| {
             let name = &place.partition;
             let position = positions
                 .as_ref()
                 .and_then(|list| list.find_partition(&name.topic, name.partition))
-                .and_then(|element| element.offset().to_raw());
-            at.is_some() && [Some(place.expected), position, place.damaged].contains(&at)
+                .and_then(|element| element.offset().to_raw())
+                .filter(|offset| *offset >= 0);
+            suspicion(&place, batch, position, has_more).map(|suspicion| (place, suspicion))
         };
-        let (mut there, others): (Vec<_>, Vec<_>) =
-            self.places().into_iter().partition(stands_there);
-        if there.len() > 1 {
-            there = self.with_more(there);
-        }
-        // Where the last record is to be compared, its batch is read again, which begins before it.
-        let compares = |place: &Place| at.is_some_and(|at| place.unseen >= Some(at));
-        let (mut behind, elsewhere): (Vec<_>, Vec<_>) = others.into_iter().partition(compares);
-        if there.is_empty()
-            && behind.len() == 1
-            && let Some((place, at)) = behind.pop().zip(at)
+        let mut suspects: Vec<_> = places.into_iter().zip(more).filter_map(suspect).collect();
+        if let [(place, Suspicion::Compares)] = suspects.as_slice()
+            && let Some(batch) = batch
         {
             let name = &place.partition;
             tracing::warn!(partition = %name, words, "the last record cannot be compared");
-            self.restart_behind(name, |log| log.damaged = Some(at));
+            self.restart_behind(name, |log| log.damaged = Some(batch));
             return;
         }
-        // Not to be told: nothing that follows is to be trusted, so all that may be meant start anew.
-        // Those that can be read do not stand there any more the next time.
-        let suspects = if there.is_empty() && behind.is_empty() {
-            elsewhere
-        } else {
-            behind
-        };
-        for place in suspects {
-            self.reclaim(place, format!("Kafka's records cannot be read: {words}"));
-        }
-        for place in there {
-            self.unreadable(place, &words);
+        let is_alone = suspects.len() == 1;
+        for (place, suspicion) in suspects.drain(..) {
+            match suspicion {
+                Suspicion::Compares => {
+                    self.reclaim(place, format!("Kafka's records cannot be read: {words}"));
+                }
+                Suspicion::Stands => self.unreadable(place, &words, READS),
+                Suspicion::Near if is_alone => self.unreadable(place, &words, READS),
+                Suspicion::Near => self.unreadable(place, &words, READS_IN_DOUBT),
+            }
         }
     }
 
-    /// A partition stands where the records cannot be read.
-    fn unreadable(&mut self, place: Place, words: &str) {
+    /// A partition may stand where the records cannot be read: it is read again, or halted after so many
+    /// times at the same offset.
+    fn unreadable(&mut self, place: Place, words: &str, reads: u32) {
         let (name, expected) = (&place.partition, place.expected);
         let reason = format!("the records from offset {expected} on cannot be read: {words}");
         let tried = {
@@ -288,7 +296,7 @@ impl Poller<'_> {
             };
             reading.log.tried_to_read(expected)
         };
-        if tried < READS {
+        if tried < reads {
             self.reclaim(place, reason);
         } else {
             tracing::warn!(partition = %name, reason, "nothing more can be read");
@@ -296,18 +304,55 @@ impl Poller<'_> {
         }
     }
 
-    /// Those whose logs hold more records, or all of them where Kafka does not say.
-    fn with_more(&self, places: Vec<Place>) -> Vec<Place> {
+    /// Whether Kafka's logs hold more records than were read; `None` = Kafka does not say.
+    fn have_more(&self, places: &[Place]) -> Vec<Option<bool>> {
         let names = places.iter().map(|place| &place.partition);
-        let Ok(highs) = claims::log_ends(self.consumer, names, Offset::End) else {
-            return places;
-        };
+        let highs = claims::log_ends(self.consumer, names, Offset::End).ok();
         let more = |place: &Place| {
-            let high = claims::log_end(&highs, &place.partition);
-            high.is_none_or(|high| place.expected < high)
+            let high = claims::log_end(highs.as_ref()?, &place.partition)?;
+            Some(place.expected < high)
         };
-        places.into_iter().filter(more).collect()
+        places.iter().map(more).collect()
     }
+}
+
+/// Why a partition may be the one whose records cannot be read.
+#[derive(Debug, PartialEq, Eq)]
+enum Suspicion {
+    /// It stands at the very offset, and there is more to read.
+    Stands,
+    /// It reads the batch of its last record again, to compare it.
+    Compares,
+    /// It has come near: to an offset inside that batch, or to some before it that may hold nothing.
+    Near,
+}
+
+/// `batch` is where the batch begins that cannot be read, if that is known; `position`, where the client
+/// library stands, if it has read anything.
+fn suspicion(
+    place: &Place,
+    batch: Option<i64>,
+    position: Option<i64>,
+    has_more: Option<bool>,
+) -> Option<Suspicion> {
+    if place
+        .unseen
+        .is_some_and(|last| batch.is_none_or(|batch| batch <= last))
+    {
+        return Some(Suspicion::Compares);
+    }
+    if place.is_resting || has_more == Some(false) {
+        return None;
+    }
+    let Some(batch) = batch else {
+        return Some(Suspicion::Near);
+    };
+    if [Some(place.expected), position, place.damaged].contains(&Some(batch)) {
+        // Where Kafka does not say that there is more, it may be another's batch.
+        return Some(has_more.map_or(Suspicion::Near, |_| Suspicion::Stands));
+    }
+    let is_inside = place.expected > batch && position.is_none();
+    (is_inside || place.expected < batch).then_some(Suspicion::Near)
 }
 
 /// Where a partition stands in a log that begins at `low` and ends at `high`.
@@ -334,7 +379,54 @@ fn offset_in(words: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use super::offset_in;
+    use super::{Place, Suspicion, offset_in, suspicion};
+    use crate::partitions::TopicPartition;
+
+    fn place(expected: i64) -> Place {
+        Place {
+            partition: TopicPartition {
+                topic: "t".to_owned(),
+                partition: 0,
+            },
+            worker: 0,
+            expected,
+            unseen: None,
+            damaged: None,
+            is_resting: false,
+        }
+    }
+
+    #[test]
+    fn who_may_be_meant_depends_on_where_it_stands_and_what_there_is_to_read() {
+        use Suspicion::{Compares, Near, Stands};
+        let (batch, yes, no) = (Some(100), Some(true), Some(false));
+        let at = |expected, position, more| suspicion(&place(expected), batch, position, more);
+        assert_eq!(at(100, None, yes), Some(Stands));
+        assert_eq!(at(100, Some(100), None), Some(Near), "Kafka does not say");
+        assert_eq!(at(100, Some(100), no), None, "nothing is left to read");
+        assert_eq!(at(95, Some(100), yes), Some(Stands), "behind a marker");
+        assert_eq!(at(95, Some(95), yes), Some(Near), "nothing may lie between");
+        assert_eq!(at(103, None, yes), Some(Near), "begun inside the batch");
+        assert_eq!(at(103, Some(103), yes), None, "it has read past it");
+        let resting = Place {
+            is_resting: true,
+            ..place(100)
+        };
+        assert_eq!(suspicion(&resting, batch, None, yes), None);
+        let comparing = |unseen| Place {
+            unseen: Some(unseen),
+            ..place(120)
+        };
+        assert_eq!(suspicion(&comparing(110), batch, None, no), Some(Compares));
+        assert_eq!(suspicion(&comparing(90), batch, Some(90), no), None);
+        let damaged = Place {
+            damaged: batch,
+            ..place(120)
+        };
+        assert_eq!(suspicion(&damaged, batch, None, yes), Some(Stands));
+        assert_eq!(suspicion(&place(7), None, Some(7), yes), Some(Near));
+        assert_eq!(suspicion(&place(7), None, Some(7), no), None);
+    }
 
     #[test]
     fn the_offset_is_found_in_the_client_librarys_words() {

@@ -39,6 +39,8 @@ pub(super) enum ClientEnd {
     /// The broker takes its name for another process's (KIP-848). It may be its own from before it was
     /// killed.
     Taken(String),
+    /// The broker refuses the group (KIP-848). It may be allowed again.
+    Refused(String),
     /// It has forgotten every broker and looks for none, which librdkafka does where a broker that is
     /// starting names none (its issue 5301).
     Stranded(String),
@@ -47,7 +49,10 @@ pub(super) enum ClientEnd {
 impl fmt::Display for ClientEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Fenced(words) | Self::Taken(words) | Self::Stranded(words) => f.write_str(words),
+            Self::Fenced(words)
+            | Self::Taken(words)
+            | Self::Refused(words)
+            | Self::Stranded(words) => f.write_str(words),
         }
     }
 }
@@ -86,6 +91,9 @@ pub(crate) fn run(
                 if fenced.len() > FENCES {
                     return Err(error);
                 }
+            }
+            Some(ClientEnd::Refused(_)) => {
+                let _ = runtime.block_on(async { timeout(ASK_AGAIN, stop.cancelled()).await });
             }
             Some(ClientEnd::Stranded(_)) => {}
             // Kafka went away again. Once it has worked, that may last.

@@ -85,13 +85,14 @@ impl<'c> Poller<'c> {
     fn run(mut self, stop: &CancellationToken) -> anyhow::Result<()> {
         // The ids are there before the first claim if Kafka answers; else they are compared later.
         let ids = self.consumer.context();
-        self.asker.serve(&mut ids.topics(), BROKER_TIMEOUT);
+        if self.asker.serve(&mut ids.topics(), BROKER_TIMEOUT) {
+            self.note_obstacles();
+        }
         self.consumer
             .subscribe(&topic_names(self.shared))
             .context("cannot subscribe to ingest.topics")?;
         self.shared.health.set_ready(condition::STREAMS);
         self.shared.health.set_ready(condition::GROUP);
-        self.note_obstacles();
         let result = self.poll(stop);
         self.drain();
         result
@@ -243,8 +244,13 @@ impl<'c> Poller<'c> {
 
     /// The error after which the client library does nothing more, with what to do about it.
     fn fatal(&self, error: KafkaError) -> anyhow::Error {
-        use RDKafkaErrorCode::{FencedInstanceId, UnreleasedInstanceId};
+        use RDKafkaErrorCode::{FencedInstanceId, GroupAuthorizationFailed, UnreleasedInstanceId};
         match self.consumer.client().fatal_error() {
+            // What the classic protocol asks for again and again, KIP-848 takes for final.
+            Some((GroupAuthorizationFailed, words)) => {
+                self.group().refused();
+                ClientEnd::Refused(words).into()
+            }
             Some((code @ (FencedInstanceId | UnreleasedInstanceId), words)) => {
                 let properties = &self.shared.config.kafka.properties;
                 let id = properties.get(INSTANCE_ID).map_or("", String::as_str);

@@ -48,8 +48,21 @@ impl Options {
     }
 }
 
+/// One heap for all threads: each round's records and rows would stay in the heap of the thread that
+/// read them, and there is one for many threads.
+#[allow(unsafe_code)]
+fn share_one_heap() {
+    // SAFETY: called before any other thread exists.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
+fn main() -> ExitCode {
+    share_one_heap();
+    work()
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn work() -> ExitCode {
     match run().await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -1,5 +1,7 @@
 //! Who may append: claims, zombies, generations and consumer groups.
 
+use std::time::Duration;
+
 use event_log::stream::{self, Claimant};
 use event_log::{AppendError, ClaimError, FaultClass, Halt, Outcome, StreamWriter};
 
@@ -70,6 +72,27 @@ async fn a_claim_waits_for_the_batch_that_is_being_committed() {
             .append(&database.pool, &batch(3, [event("t", "run", "a")]))
             .await;
         assert!(matches!(result, Err(AppendError::Fenced)), "{result:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_claim_gives_a_row_up_that_stays_locked() {
+    with_database(|database| async move {
+        database.writer(0).await;
+        let mut held = database.pool.begin().await.unwrap();
+        sqlx::query("SELECT FROM event_log.stream FOR UPDATE")
+            .execute(&mut *held)
+            .await
+            .unwrap();
+        // Nothing of the session ends it: its lock_timeout is none.
+        let who = claimant("next");
+        let claim = stream::claim(&database.pool, &who, "t", 0);
+        let claim = tokio::time::timeout(Duration::from_secs(60), claim).await;
+        let Ok(Err(ClaimError::Database(error))) = claim else {
+            panic!("{claim:?}");
+        };
+        assert_eq!(event_log::fault::sqlstate(&error).as_deref(), Some("55P03"));
     })
     .await;
 }
