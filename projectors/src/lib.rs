@@ -8,6 +8,7 @@ pub mod by_run;
 pub mod metrics;
 pub mod projection;
 mod run_status;
+mod run_timeline;
 pub mod runner;
 
 use std::net::SocketAddr;
@@ -26,6 +27,7 @@ use projection::Projection;
 use runner::{Readiness, Runner, Settings};
 
 pub use run_status::RunStatusProjection;
+pub use run_timeline::RunTimelineProjection;
 
 /// Where health and metrics are served unless `telemetry.listen` says otherwise.
 pub const DEFAULT_LISTEN: SocketAddr =

@@ -8,5 +8,6 @@ mod gaps;
 mod leases;
 mod process;
 mod support;
+mod timeline;
 mod trouble;
 mod went_back;
