@@ -8,6 +8,7 @@ pub mod by_run;
 pub mod metrics;
 pub mod projection;
 mod run_status;
+mod run_timeline;
 pub mod runner;
 pub mod verify;
 
@@ -28,6 +29,7 @@ use runner::{Readiness, Runner, Settings};
 use verify::sampler::Sampler;
 
 pub use run_status::RunStatusProjection;
+pub use run_timeline::RunTimelineProjection;
 
 /// Where health and metrics are served unless `telemetry.listen` says otherwise.
 pub const DEFAULT_LISTEN: SocketAddr =

@@ -12,6 +12,7 @@ use run_events::RunEvent;
 use sqlx::PgConnection;
 
 use crate::run_status::RunStatusProjection;
+use crate::run_timeline::RunTimelineProjection;
 
 /// What [`Projection::apply`] returns.
 pub type ApplyFuture<'a> =
@@ -111,12 +112,13 @@ impl ProjectionError {
 }
 
 /// Every projection of this build, by name.
-pub const NAMES: &[&str] = &[RunStatusProjection::NAME];
+pub const NAMES: &[&str] = &[RunStatusProjection::NAME, RunTimelineProjection::NAME];
 
 /// The projection of that name; `None` where there is none.
 pub fn by_name(name: &str) -> Option<Arc<dyn Projection>> {
     match name {
         RunStatusProjection::NAME => Some(Arc::new(RunStatusProjection)),
+        RunTimelineProjection::NAME => Some(Arc::new(RunTimelineProjection)),
         _ => None,
     }
 }

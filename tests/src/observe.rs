@@ -127,6 +127,26 @@ const RUN_INCONSISTENCY: &[Column] = &[
     Text("project_id"),
     Text("environment_id"),
 ];
+const RUN_STATE_INTERVAL: &[Column] = &[
+    Text("tenant_id"),
+    Text("run_id"),
+    Int("interval_no"),
+    Text("state"),
+    Time("started_at"),
+    Time("ended_at"),
+    Int("duration_ms"),
+    Time("emitted_started_at"),
+    Time("emitted_ended_at"),
+    Text("project_id"),
+    Text("environment_id"),
+    Text("plan_id"),
+    Text("plan_version"),
+    Int("last_event_seq"),
+    Time("projected_at"),
+];
+
+/// The projections that the models which are compared come from.
+const PROJECTIONS: &[&str] = &["run_status", "run_timeline"];
 
 impl Column {
     fn name(self) -> &'static str {
@@ -161,6 +181,8 @@ pub struct Observed {
     pub step_attempt: Table,
     /// `read_model.run_inconsistency`
     pub run_inconsistency: Table,
+    /// `read_model.run_state_interval`
+    pub run_state_interval: Table,
 }
 
 /// Reads all of it.
@@ -177,6 +199,7 @@ pub async fn observe(pool: &PgPool) -> Result<Observed> {
             &["tenant_id", "run_id", "step_id", "logical_attempt_id"],
         )
     };
+    let by_interval: Identity = |row| texts(row, &["tenant_id", "run_id", "interval_no"]);
     let by_event: Identity = |row| texts(row, &["tenant_id", "run_id", "event_id"]);
     Ok(Observed {
         run_events: read(pool, "event_log.run_events", RUN_EVENTS, by_place).await?,
@@ -196,6 +219,13 @@ pub async fn observe(pool: &PgPool) -> Result<Observed> {
             "read_model.run_inconsistency",
             RUN_INCONSISTENCY,
             by_event,
+        )
+        .await?,
+        run_state_interval: read(
+            pool,
+            "read_model.run_state_interval",
+            RUN_STATE_INTERVAL,
+            by_interval,
         )
         .await?,
     })
@@ -328,24 +358,32 @@ pub async fn readings(pool: &PgPool) -> Result<Vec<Reading>> {
 }
 
 /// Per partition of the ledger: next offset of the open generation, appended by all of them, and the
-/// checkpoint's next offset and applied events of the projection `run_status` on the same (0 where
-/// there is no checkpoint).
+/// checkpoint's next offset and applied events on the same, each of the projection that is furthest
+/// from them (0 where there is no checkpoint).
 ///
 /// # Errors
 /// Where the database does not answer.
 pub async fn positions(pool: &PgPool) -> Result<BTreeMap<i32, [i64; 4]>> {
     let rows = sqlx::query(
-        "SELECT s.partition::int4,
-                coalesce(max(s.next_offset) FILTER (WHERE s.closed_at IS NULL), 0)::int8,
-                sum(s.appended)::int8,
-                coalesce(max(c.next_offset) FILTER (WHERE s.closed_at IS NULL), 0)::int8,
-                coalesce(sum(c.applied), 0)::int8
-           FROM event_log.streams AS s
-           LEFT JOIN read_model.projection_checkpoints AS c
-             ON c.topic = s.topic AND c.partition = s.partition AND c.generation = s.generation
-            AND c.projection = 'run_status' AND c.state = 'live'
-          GROUP BY s.partition",
+        "WITH each AS (
+           SELECT s.partition,
+                  coalesce(max(s.next_offset) FILTER (WHERE s.closed_at IS NULL), 0) AS stored,
+                  sum(s.appended) AS appended,
+                  coalesce(max(c.next_offset) FILTER (WHERE s.closed_at IS NULL), 0) AS checkpoint,
+                  coalesce(sum(c.applied), 0) AS applied
+             FROM event_log.streams AS s
+            CROSS JOIN unnest($1::text[]) AS p (projection)
+             LEFT JOIN read_model.projection_checkpoints AS c
+               ON c.topic = s.topic AND c.partition = s.partition AND c.generation = s.generation
+              AND c.projection = p.projection AND c.state = 'live'
+            GROUP BY s.partition, p.projection
+         )
+         SELECT partition::int4, min(stored)::int8, min(appended)::int8, min(checkpoint)::int8,
+                (array_agg(applied ORDER BY abs(applied - appended) DESC))[1]::int8
+           FROM each
+          GROUP BY partition",
     )
+    .bind(PROJECTIONS)
     .fetch_all(pool)
     .await?;
     let entry = |row: &sqlx::postgres::PgRow| {

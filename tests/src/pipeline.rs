@@ -7,7 +7,7 @@ use crate::environment::{Environment, unique_name};
 use crate::observe::{self, Observed, Progress};
 use crate::oracle::log::{Appended, Log};
 use crate::oracle::table::{Table, differences, report};
-use crate::oracle::{Produced, expect, fold, log};
+use crate::oracle::{Produced, expect, fold, log, timeline};
 use crate::process::Process;
 use crate::topic::Topic;
 use crate::wait::wait_until;
@@ -144,7 +144,7 @@ impl Pipeline {
     /// Where that does not happen in time.
     pub async fn wait_projected(&self, within: Duration) -> Result<()> {
         self.wait_ingested(within).await?;
-        wait_until("run_status to reach the head of the log", within, async || {
+        wait_until("the projections to reach the head of the log", within, async || {
             for (partition, position) in observe::positions(&self.database.pool).await? {
                 let [stored, appended, checkpoint, applied] = position;
                 ensure!(
@@ -226,6 +226,7 @@ pub fn compare(
         return Ok(lines);
     }
     let models = fold::fold(&expected.appended, &times);
+    let intervals = timeline::run_state_interval(&expected.appended, &times);
     for (name, expected, observed) in [
         ("run_current", &models.run_current, &observed.run_current),
         ("step_attempt", &models.step_attempt, &observed.step_attempt),
@@ -233,6 +234,11 @@ pub fn compare(
             "run_inconsistency",
             &models.run_inconsistency,
             &observed.run_inconsistency,
+        ),
+        (
+            "run_state_interval",
+            &intervals,
+            &observed.run_state_interval,
         ),
     ] {
         lines.extend(differences(name, expected, observed));

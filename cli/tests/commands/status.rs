@@ -61,7 +61,10 @@ async fn ledger_and_checkpoints_are_shown_and_waited_for() {
         .execute(sqlx::raw_sql(sqlx::AssertSqlSafe(insert)))
         .await
         .unwrap();
-    let status = place.runlog(&["status", "-o", "json"]).done().json();
+    // One is enough, whichever are the default.
+    let one = ["--set", "projectors.projections=[\"run_status\"]"];
+    let status = [&["status", "-o", "json"], &one[..]].concat();
+    let status = place.runlog(&status).done().json();
     let row = &status["partitions"][0];
     assert_eq!(
         (&row["stored_offset"], &row["generation"]),
@@ -78,8 +81,9 @@ async fn ledger_and_checkpoints_are_shown_and_waited_for() {
         (&Value::Null, &json!(7))
     );
 
+    let wait = ["status", "--wait", "--timeout", "60s", "-o", "json"];
     let waiting = place
-        .command(&["status", "--wait", "--timeout", "60s", "-o", "json"])
+        .command(&[&wait[..], &one].concat())
         .stdout(std::process::Stdio::piped())
         .spawn();
     database

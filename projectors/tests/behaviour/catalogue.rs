@@ -15,7 +15,7 @@ async fn every_table_view_and_column_has_a_comment() {
            SELECT attnum, attname FROM pg_attribute
            WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
          ) a
-         WHERE n.nspname IN ('event_log', 'read_model', 'run_status_1') AND c.relkind IN ('r', 'p', 'v', 'm')
+         WHERE n.nspname IN ('event_log', 'read_model', 'run_status_1', 'run_timeline_1') AND c.relkind IN ('r', 'p', 'v', 'm')
            AND col_description(c.oid, a.attnum) IS NULL
            AND NOT (a.attnum = 0 AND obj_description(c.oid, 'pg_class') IS NOT NULL)",
     )
@@ -26,7 +26,7 @@ async fn every_table_view_and_column_has_a_comment() {
     let commented = database
         .number(
             "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE n.nspname IN ('event_log', 'read_model', 'run_status_1') AND c.relkind IN ('r', 'v')",
+             WHERE n.nspname IN ('event_log', 'read_model', 'run_status_1', 'run_timeline_1') AND c.relkind IN ('r', 'v')",
         )
         .await;
     assert!(
@@ -38,7 +38,12 @@ async fn every_table_view_and_column_has_a_comment() {
 #[tokio::test]
 async fn every_read_model_of_a_tenant_starts_with_it_and_says_how_fresh_it_is() {
     let database = Database::new().await;
-    for table in ["run_current", "step_attempt", "run_inconsistency"] {
+    for table in [
+        "run_current",
+        "step_attempt",
+        "run_inconsistency",
+        "run_state_interval",
+    ] {
         let columns: Vec<String> = sqlx::query_scalar(
             "SELECT column_name::text FROM information_schema.columns
              WHERE table_schema = 'read_model' AND table_name = $1 ORDER BY ordinal_position",

@@ -8,6 +8,7 @@ mod gaps;
 mod leases;
 mod process;
 mod support;
+mod timeline;
 mod trouble;
 mod verify;
 mod went_back;

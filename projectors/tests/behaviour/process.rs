@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use service::config::{Config, DatabaseConfig, Secret, TelemetryConfig};
+use runlog_projectors::RunStatusProjection;
+use service::config::{Config, DatabaseConfig, ProjectorsConfig, Secret, TelemetryConfig};
 use service::exit::{self, Exit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,6 +21,11 @@ fn config(url: &str, listen: &str) -> Config {
         database: DatabaseConfig {
             url: Some(Secret::new(url)),
             ..DatabaseConfig::default()
+        },
+        // One is enough to see how a process works, whichever are the default.
+        projectors: ProjectorsConfig {
+            projections: vec![RunStatusProjection::NAME.to_owned()],
+            ..ProjectorsConfig::default()
         },
         telemetry: TelemetryConfig {
             listen: Some(listen.to_owned()),

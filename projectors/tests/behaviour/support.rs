@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use runlog_projectors::RunStatusProjection;
 use runlog_projectors::metrics::Metrics;
 use runlog_projectors::projection::Projection;
@@ -57,7 +57,7 @@ impl Database {
         let options = server().database(&name);
         let url = options.to_url_lossy().to_string();
         // A projection that is called without a runner finds its tables; migrations find their own.
-        let options = options.options([("search_path", "public,run_status_1")]);
+        let options = options.options([("search_path", "public,run_status_1,run_timeline_1")]);
         let pool = PgPoolOptions::new()
             .max_connections(8)
             .connect_lazy_with(options);
@@ -248,7 +248,12 @@ impl<'a> Log<'a> {
 
     /// Time passes before the next event.
     pub(crate) fn wait_ms(&mut self, milliseconds: i64) {
-        self.clock += Duration::from_millis(milliseconds as u64);
+        self.wait_us(milliseconds * 1_000);
+    }
+
+    /// The same; below 0 where the next event comes through a partition whose clock is behind.
+    pub(crate) fn wait_us(&mut self, microseconds: i64) {
+        self.clock += TimeDelta::microseconds(microseconds);
     }
 
     /// Books offsets that hold no event: duplicates.

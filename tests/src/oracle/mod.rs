@@ -10,6 +10,7 @@
 //! * [`log`]: appended, duplicate, conflict or reused event id, and the resulting rows
 //! * [`witness`]: the same where timing had a say, explained by the rows that are there
 //! * [`fold`]: rows of one run to the read models
+//! * [`timeline`]: rows of one run to its intervals
 //! * [`expect`]: the expected rows, view by view
 //! * [`table`]: comparison of expected with actual rows
 
@@ -20,6 +21,7 @@ pub mod json;
 pub mod key;
 pub mod log;
 pub mod table;
+pub mod timeline;
 pub mod witness;
 
 /// A record that Kafka acknowledged, with the place it was given.

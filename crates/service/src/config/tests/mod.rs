@@ -136,7 +136,10 @@ fn without_any_layer_every_key_shows_its_documented_default() {
         ("projectors.batch_events", "2000"),
         ("projectors.drain_timeout", "10s"),
         ("projectors.poll_interval", "100ms"),
-        ("projectors.projections", "[\"run_status\"]"),
+        (
+            "projectors.projections",
+            "[\"run_status\", \"run_timeline\"]",
+        ),
         ("telemetry.listen", ""),
         ("telemetry.log_format", "auto"),
         ("telemetry.log_level", "info"),

@@ -1,0 +1,88 @@
+//! Reading the runs' rows, under the locks that a batch holds to its end.
+
+use std::collections::{BTreeMap, HashMap};
+
+use chrono::{DateTime, Utc};
+use run_events::{Micros, RunStatus};
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
+
+use super::OpenRun;
+use super::timeline::{Interval, Moment, Timeline};
+use crate::by_run::ByRun;
+use crate::projection::{ProjectionError, RunName};
+
+/// Locks the rows of the batch's runs, made where they are missing, and reads them. The answer has
+/// the order of `by_run`.
+pub(super) async fn lock_runs(
+    connection: &mut PgConnection,
+    by_run: &ByRun<'_>,
+) -> Result<Vec<OpenRun>, ProjectionError> {
+    let doing = ProjectionError::while_doing;
+    let tenants: Vec<&str> = by_run.keys().map(|run| run.tenant_id.as_str()).collect();
+    let ids: Vec<&str> = by_run.keys().map(|run| run.run_id.as_str()).collect();
+    sqlx::query(include_str!("sql/insert_placeholder_runs.sql"))
+        .bind(&tenants)
+        .bind(&ids)
+        .execute(&mut *connection)
+        .await
+        .map_err(doing("cannot insert new runs"))?;
+    let rows = sqlx::query(include_str!("sql/lock_runs.sql"))
+        .bind(tenants)
+        .bind(ids)
+        .fetch_all(connection)
+        .await
+        .map_err(doing("cannot lock the runs"))?;
+    let mut timelines = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        let (name, timeline) = timeline(row)?;
+        timelines.insert(name, timeline);
+    }
+    let open = by_run.keys().map(|name| OpenRun {
+        name: name.clone(),
+        timeline: timelines
+            .remove(name)
+            .filter(|timeline| timeline.last_event_seq > 0),
+    });
+    Ok(open.collect())
+}
+
+fn timeline(row: &PgRow) -> Result<(RunName, Timeline), ProjectionError> {
+    let unreadable = |cause| ProjectionError::Database {
+        doing: "cannot understand a row of the read model",
+        cause,
+    };
+    let name = RunName {
+        tenant_id: row.try_get("tenant_id").map_err(unreadable)?,
+        run_id: row.try_get("run_id").map_err(unreadable)?,
+    };
+    let state: &str = row.try_get("state").map_err(unreadable)?;
+    let Some(state) = RunStatus::parse(state) else {
+        let what = format!("{state:?} as its state, which this version does not know");
+        return Err(ProjectionError::Corrupt { run: name, what });
+    };
+    Ok((name, decode(row, state).map_err(unreadable)?))
+}
+
+fn decode(row: &PgRow, state: RunStatus) -> Result<Timeline, sqlx::Error> {
+    let time = |column| row.try_get::<DateTime<Utc>, _>(column).map(Micros::from);
+    Ok(Timeline {
+        project_id: row.try_get("project_id")?,
+        environment_id: row.try_get("environment_id")?,
+        plan_id: row.try_get("plan_id")?,
+        plan_version: row.try_get("plan_version")?,
+        last_event_seq: row.try_get("last_event_seq")?,
+        is_queued: row.try_get("is_queued")?,
+        current: Interval {
+            number: row.try_get("interval_no")?,
+            state,
+            started: Moment {
+                persisted: time("started_at")?,
+                emitted: time("emitted_started_at")?,
+            },
+            ended: None,
+        },
+        is_changed: false,
+        changed: BTreeMap::new(),
+    })
+}
