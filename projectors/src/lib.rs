@@ -7,6 +7,7 @@
 pub mod by_run;
 pub mod metrics;
 pub mod projection;
+mod run_stats;
 mod run_status;
 pub mod runner;
 
@@ -25,6 +26,7 @@ use metrics::Metrics;
 use projection::Projection;
 use runner::{Readiness, Runner, Settings};
 
+pub use run_stats::RunStatsProjection;
 pub use run_status::RunStatusProjection;
 
 /// Where health and metrics are served unless `telemetry.listen` says otherwise.

@@ -12,8 +12,8 @@ use super::quantity::duration;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProjectorsConfig {
-    /// Names of the projections to run, at least one. Default `["run_status"]`. The process
-    /// itself knows which exist and refuses others.
+    /// Names of the projections to run, at least one. Default
+    /// `["run_status", "run_stats"]`. The process itself knows which exist and refuses others.
     pub projections: Vec<String>,
     /// Events folded in one transaction at most. 1 to 50000, default 2000.
     pub batch_events: usize,
@@ -29,7 +29,7 @@ pub struct ProjectorsConfig {
 impl Default for ProjectorsConfig {
     fn default() -> Self {
         ProjectorsConfig {
-            projections: vec!["run_status".to_owned()],
+            projections: vec!["run_status".to_owned(), "run_stats".to_owned()],
             batch_events: 2000,
             poll_interval: Duration::from_millis(100),
             drain_timeout: Duration::from_secs(10),

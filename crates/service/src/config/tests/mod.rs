@@ -136,7 +136,7 @@ fn without_any_layer_every_key_shows_its_documented_default() {
         ("projectors.batch_events", "2000"),
         ("projectors.drain_timeout", "10s"),
         ("projectors.poll_interval", "100ms"),
-        ("projectors.projections", "[\"run_status\"]"),
+        ("projectors.projections", "[\"run_status\", \"run_stats\"]"),
         ("telemetry.listen", ""),
         ("telemetry.log_format", "auto"),
         ("telemetry.log_level", "info"),
@@ -220,7 +220,7 @@ fn lists_and_tables_are_given_as_toml_in_variables_and_flags() {
             ("RUNLOG_INGEST__STRICT_KEYS", "true"),
         ],
         set: &[
-            "projectors.projections=[\"run_status\", \"run_stats\"]",
+            "projectors.projections=[\"run_status\", \"run_other\"]",
             "ingest.batch={max_events=9}",
         ],
         ..Layers::default()
@@ -242,7 +242,7 @@ fn lists_and_tables_are_given_as_toml_in_variables_and_flags() {
     assert!(loaded.config.ingest.strict_keys);
     assert_eq!(
         loaded.config.projectors.projections,
-        ["run_status", "run_stats"]
+        ["run_status", "run_other"]
     );
     assert_eq!(loaded.config.ingest.batch.max_events, 9);
     assert_eq!(
