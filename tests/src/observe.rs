@@ -128,6 +128,57 @@ const RUN_INCONSISTENCY: &[Column] = &[
     Text("environment_id"),
 ];
 
+const RUN_HOURLY: &[Column] = &[
+    Text("tenant_id"),
+    Time("hour"),
+    Text("project_id"),
+    Text("environment_id"),
+    Text("plan_id"),
+    Int("queued"),
+    Int("started"),
+    Int("completed"),
+    Int("failed"),
+    Int("cancelled"),
+    Int("duration_ms_sum"),
+    Text("durations"),
+    Int("last_event_seq"),
+    Time("projected_at"),
+];
+const RUN_DAILY: &[Column] = &[
+    Text("tenant_id"),
+    Time("day"),
+    Text("project_id"),
+    Text("environment_id"),
+    Text("plan_id"),
+    Int("queued"),
+    Int("started"),
+    Int("completed"),
+    Int("failed"),
+    Int("cancelled"),
+    Int("duration_ms_sum"),
+    Text("durations"),
+    Int("last_event_seq"),
+    Time("projected_at"),
+];
+const STEP_DAILY: &[Column] = &[
+    Text("tenant_id"),
+    Time("day"),
+    Text("plan_id"),
+    Text("step_id"),
+    Int("started"),
+    Int("succeeded"),
+    Int("failed"),
+    Int("skipped"),
+    Int("retries"),
+    Int("duration_ms_sum"),
+    Text("durations"),
+    Int("last_event_seq"),
+    Time("projected_at"),
+];
+
+/// The projections whose read models are observed.
+const PROJECTIONS: &[&str] = &["run_status", "run_stats"];
+
 impl Column {
     fn name(self) -> &'static str {
         match self {
@@ -161,6 +212,12 @@ pub struct Observed {
     pub step_attempt: Table,
     /// `read_model.run_inconsistency`
     pub run_inconsistency: Table,
+    /// `read_model.run_hourly`
+    pub run_hourly: Table,
+    /// `read_model.run_daily`
+    pub run_daily: Table,
+    /// `read_model.step_daily`
+    pub step_daily: Table,
 }
 
 /// Reads all of it.
@@ -197,6 +254,32 @@ pub async fn observe(pool: &PgPool) -> Result<Observed> {
             RUN_INCONSISTENCY,
             by_event,
         )
+        .await?,
+        run_hourly: read(pool, "read_model.run_hourly", RUN_HOURLY, |row| {
+            let key = [
+                "tenant_id",
+                "hour",
+                "project_id",
+                "environment_id",
+                "plan_id",
+            ];
+            texts(row, &key)
+        })
+        .await?,
+        run_daily: read(pool, "read_model.run_daily", RUN_DAILY, |row| {
+            let key = [
+                "tenant_id",
+                "day",
+                "project_id",
+                "environment_id",
+                "plan_id",
+            ];
+            texts(row, &key)
+        })
+        .await?,
+        step_daily: read(pool, "read_model.step_daily", STEP_DAILY, |row| {
+            texts(row, &["tenant_id", "day", "plan_id", "step_id"])
+        })
         .await?,
     })
 }
@@ -328,24 +411,28 @@ pub async fn readings(pool: &PgPool) -> Result<Vec<Reading>> {
 }
 
 /// Per partition of the ledger: next offset of the open generation, appended by all of them, and the
-/// checkpoint's next offset and applied events of the projection `run_status` on the same (0 where
-/// there is no checkpoint).
+/// checkpoint's next offset and applied events of the projection that is furthest behind on the same
+/// (0 where there is no checkpoint).
 ///
 /// # Errors
 /// Where the database does not answer.
 pub async fn positions(pool: &PgPool) -> Result<BTreeMap<i32, [i64; 4]>> {
     let rows = sqlx::query(
-        "SELECT s.partition::int4,
-                coalesce(max(s.next_offset) FILTER (WHERE s.closed_at IS NULL), 0)::int8,
-                sum(s.appended)::int8,
-                coalesce(max(c.next_offset) FILTER (WHERE s.closed_at IS NULL), 0)::int8,
-                coalesce(sum(c.applied), 0)::int8
-           FROM event_log.streams AS s
-           LEFT JOIN read_model.projection_checkpoints AS c
-             ON c.topic = s.topic AND c.partition = s.partition AND c.generation = s.generation
-            AND c.projection = 'run_status' AND c.state = 'live'
-          GROUP BY s.partition",
+        "SELECT partition, stored, appended, min(checkpoint), min(applied) FROM (
+           SELECT s.partition::int4,
+                  coalesce(max(s.next_offset) FILTER (WHERE s.closed_at IS NULL), 0)::int8 AS stored,
+                  sum(s.appended)::int8 AS appended,
+                  coalesce(max(c.next_offset) FILTER (WHERE s.closed_at IS NULL), 0)::int8 AS checkpoint,
+                  coalesce(sum(c.applied), 0)::int8 AS applied
+             FROM event_log.streams AS s
+             CROSS JOIN unnest($1::text[]) AS of (projection)
+             LEFT JOIN read_model.projection_checkpoints AS c
+               ON c.topic = s.topic AND c.partition = s.partition AND c.generation = s.generation
+              AND c.projection = of.projection AND c.state = 'live'
+            GROUP BY s.partition, of.projection) AS projected
+          GROUP BY partition, stored, appended",
     )
+    .bind(PROJECTIONS)
     .fetch_all(pool)
     .await?;
     let entry = |row: &sqlx::postgres::PgRow| {

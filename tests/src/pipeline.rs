@@ -7,7 +7,7 @@ use crate::environment::{Environment, unique_name};
 use crate::observe::{self, Observed, Progress};
 use crate::oracle::log::{Appended, Log};
 use crate::oracle::table::{Table, differences, report};
-use crate::oracle::{Produced, expect, fold, log};
+use crate::oracle::{Produced, expect, fold, log, stats};
 use crate::process::Process;
 use crate::topic::Topic;
 use crate::wait::wait_until;
@@ -144,7 +144,7 @@ impl Pipeline {
     /// Where that does not happen in time.
     pub async fn wait_projected(&self, within: Duration) -> Result<()> {
         self.wait_ingested(within).await?;
-        wait_until("run_status to reach the head of the log", within, async || {
+        wait_until("the projections to reach the head of the log", within, async || {
             for (partition, position) in observe::positions(&self.database.pool).await? {
                 let [stored, appended, checkpoint, applied] = position;
                 ensure!(
@@ -226,6 +226,7 @@ pub fn compare(
         return Ok(lines);
     }
     let models = fold::fold(&expected.appended, &times);
+    let stats = stats::stats(&expected.appended, &times);
     for (name, expected, observed) in [
         ("run_current", &models.run_current, &observed.run_current),
         ("step_attempt", &models.step_attempt, &observed.step_attempt),
@@ -234,6 +235,9 @@ pub fn compare(
             &models.run_inconsistency,
             &observed.run_inconsistency,
         ),
+        ("run_hourly", &stats.run_hourly, &observed.run_hourly),
+        ("run_daily", &stats.run_daily, &observed.run_daily),
+        ("step_daily", &stats.step_daily, &observed.step_daily),
     ] {
         lines.extend(differences(name, expected, observed));
     }

@@ -11,7 +11,7 @@ use super::table::{Cell, Row, Table};
 use std::collections::BTreeMap;
 
 /// (event type, states it may come from, state it leads to)
-const RUN_STEPS: [(&str, &[&str], &str); 7] = [
+pub(super) const RUN_STEPS: [(&str, &[&str], &str); 7] = [
     ("RunQueued", &["PENDING"], "PENDING"),
     ("RunStarted", &["PENDING"], "RUNNING"),
     ("RunPaused", &["RUNNING"], "PAUSED"),
@@ -20,7 +20,7 @@ const RUN_STEPS: [(&str, &[&str], &str); 7] = [
     ("RunFailed", &["RUNNING"], "FAILED"),
     ("RunCancelled", &["RUNNING", "PAUSED"], "CANCELLED"),
 ];
-const STEP_STEPS: [(&str, &[&str], &str); 4] = [
+pub(super) const STEP_STEPS: [(&str, &[&str], &str); 4] = [
     ("StepStarted", &["PENDING"], "RUNNING"),
     ("StepCompleted", &["RUNNING"], "SUCCESS"),
     ("StepFailed", &["RUNNING"], "FAILED"),

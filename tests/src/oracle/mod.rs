@@ -10,6 +10,7 @@
 //! * [`log`]: appended, duplicate, conflict or reused event id, and the resulting rows
 //! * [`witness`]: the same where timing had a say, explained by the rows that are there
 //! * [`fold`]: rows of one run to the read models
+//! * [`stats`]: rows of all runs to the counts by hour and day
 //! * [`expect`]: the expected rows, view by view
 //! * [`table`]: comparison of expected with actual rows
 
@@ -19,6 +20,7 @@ pub mod fold;
 pub mod json;
 pub mod key;
 pub mod log;
+pub mod stats;
 pub mod table;
 pub mod witness;
 
