@@ -320,11 +320,16 @@ async fn two_processes_that_count_in_the_same_rows_lose_nothing_and_do_not_deadl
         for (stream, stream_id) in streams.iter().enumerate() {
             for plan in PLANS {
                 let run_id = format!("run-{round}-{stream}-{plan}");
-                for event in [
-                    run("RunStarted"),
-                    step("StepStarted", "s", 1),
-                    run("RunFailed"),
-                ] {
+                // Whoever counts runs in the same rows does not come to the steps' at once.
+                let events = match *table {
+                    "step_daily" => vec![step("StepStarted", "s", 1)],
+                    _ => vec![
+                        run("RunStarted"),
+                        step("StepStarted", "s", 1),
+                        run("RunFailed"),
+                    ],
+                };
+                for event in events {
                     log.append(*stream_id, &run_id, Event { plan, ..event })
                         .await;
                 }
