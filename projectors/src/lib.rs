@@ -7,6 +7,7 @@
 pub mod by_run;
 pub mod metrics;
 pub mod projection;
+mod run_stats;
 mod run_status;
 mod run_timeline;
 pub mod runner;
@@ -28,6 +29,7 @@ use projection::Projection;
 use runner::{Readiness, Runner, Settings};
 use verify::sampler::Sampler;
 
+pub use run_stats::RunStatsProjection;
 pub use run_status::RunStatusProjection;
 pub use run_timeline::RunTimelineProjection;
 

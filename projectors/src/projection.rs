@@ -11,6 +11,7 @@ use event_log::read::StreamEvent;
 use run_events::RunEvent;
 use sqlx::PgConnection;
 
+use crate::run_stats::RunStatsProjection;
 use crate::run_status::RunStatusProjection;
 use crate::run_timeline::RunTimelineProjection;
 
@@ -112,13 +113,18 @@ impl ProjectionError {
 }
 
 /// Every projection of this build, by name.
-pub const NAMES: &[&str] = &[RunStatusProjection::NAME, RunTimelineProjection::NAME];
+pub const NAMES: &[&str] = &[
+    RunStatusProjection::NAME,
+    RunTimelineProjection::NAME,
+    RunStatsProjection::NAME,
+];
 
 /// The projection of that name; `None` where there is none.
 pub fn by_name(name: &str) -> Option<Arc<dyn Projection>> {
     match name {
         RunStatusProjection::NAME => Some(Arc::new(RunStatusProjection)),
         RunTimelineProjection::NAME => Some(Arc::new(RunTimelineProjection)),
+        RunStatsProjection::NAME => Some(Arc::new(RunStatsProjection)),
         _ => None,
     }
 }

@@ -146,7 +146,55 @@ const RUN_STATE_INTERVAL: &[Column] = &[
 ];
 
 /// The projections that the models which are compared come from.
-const PROJECTIONS: &[&str] = &["run_status", "run_timeline"];
+const PROJECTIONS: &[&str] = &["run_status", "run_timeline", "run_stats"];
+
+const RUN_HOURLY: &[Column] = &[
+    Text("tenant_id"),
+    Time("hour"),
+    Text("project_id"),
+    Text("environment_id"),
+    Text("plan_id"),
+    Int("queued"),
+    Int("started"),
+    Int("completed"),
+    Int("failed"),
+    Int("cancelled"),
+    Int("duration_ms_sum"),
+    Text("durations"),
+    Int("last_event_seq"),
+    Time("projected_at"),
+];
+const RUN_DAILY: &[Column] = &[
+    Text("tenant_id"),
+    Time("day"),
+    Text("project_id"),
+    Text("environment_id"),
+    Text("plan_id"),
+    Int("queued"),
+    Int("started"),
+    Int("completed"),
+    Int("failed"),
+    Int("cancelled"),
+    Int("duration_ms_sum"),
+    Text("durations"),
+    Int("last_event_seq"),
+    Time("projected_at"),
+];
+const STEP_DAILY: &[Column] = &[
+    Text("tenant_id"),
+    Time("day"),
+    Text("plan_id"),
+    Text("step_id"),
+    Int("started"),
+    Int("succeeded"),
+    Int("failed"),
+    Int("skipped"),
+    Int("retries"),
+    Int("duration_ms_sum"),
+    Text("durations"),
+    Int("last_event_seq"),
+    Time("projected_at"),
+];
 
 impl Column {
     fn name(self) -> &'static str {
@@ -183,6 +231,12 @@ pub struct Observed {
     pub run_inconsistency: Table,
     /// `read_model.run_state_interval`
     pub run_state_interval: Table,
+    /// `read_model.run_hourly`
+    pub run_hourly: Table,
+    /// `read_model.run_daily`
+    pub run_daily: Table,
+    /// `read_model.step_daily`
+    pub step_daily: Table,
 }
 
 /// Reads all of it.
@@ -227,6 +281,32 @@ pub async fn observe(pool: &PgPool) -> Result<Observed> {
             RUN_STATE_INTERVAL,
             by_interval,
         )
+        .await?,
+        run_hourly: read(pool, "read_model.run_hourly", RUN_HOURLY, |row| {
+            let key = [
+                "tenant_id",
+                "hour",
+                "project_id",
+                "environment_id",
+                "plan_id",
+            ];
+            texts(row, &key)
+        })
+        .await?,
+        run_daily: read(pool, "read_model.run_daily", RUN_DAILY, |row| {
+            let key = [
+                "tenant_id",
+                "day",
+                "project_id",
+                "environment_id",
+                "plan_id",
+            ];
+            texts(row, &key)
+        })
+        .await?,
+        step_daily: read(pool, "read_model.step_daily", STEP_DAILY, |row| {
+            texts(row, &["tenant_id", "day", "plan_id", "step_id"])
+        })
         .await?,
     })
 }

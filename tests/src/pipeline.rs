@@ -7,7 +7,7 @@ use crate::environment::{Environment, unique_name};
 use crate::observe::{self, Observed, Progress};
 use crate::oracle::log::{Appended, Log};
 use crate::oracle::table::{Table, differences, report};
-use crate::oracle::{Produced, expect, fold, log, timeline};
+use crate::oracle::{Produced, expect, fold, log, stats, timeline};
 use crate::process::Process;
 use crate::topic::Topic;
 use crate::wait::wait_until;
@@ -227,6 +227,7 @@ pub fn compare(
     }
     let models = fold::fold(&expected.appended, &times);
     let intervals = timeline::run_state_interval(&expected.appended, &times);
+    let stats = stats::stats(&expected.appended, &times);
     for (name, expected, observed) in [
         ("run_current", &models.run_current, &observed.run_current),
         ("step_attempt", &models.step_attempt, &observed.step_attempt),
@@ -240,6 +241,9 @@ pub fn compare(
             &intervals,
             &observed.run_state_interval,
         ),
+        ("run_hourly", &stats.run_hourly, &observed.run_hourly),
+        ("run_daily", &stats.run_daily, &observed.run_daily),
+        ("step_daily", &stats.step_daily, &observed.step_daily),
     ] {
         lines.extend(differences(name, expected, observed));
     }

@@ -15,7 +15,10 @@ async fn every_table_view_and_column_has_a_comment() {
            SELECT attnum, attname FROM pg_attribute
            WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
          ) a
-         WHERE n.nspname IN ('event_log', 'read_model', 'run_status_1', 'run_timeline_1') AND c.relkind IN ('r', 'p', 'v', 'm')
+         WHERE (n.nspname IN ('event_log', 'read_model')
+                OR n.nspname IN (SELECT read_model.version_schema(projection, version)
+                                 FROM read_model.projection_version))
+           AND c.relkind IN ('r', 'p', 'v', 'm')
            AND col_description(c.oid, a.attnum) IS NULL
            AND NOT (a.attnum = 0 AND obj_description(c.oid, 'pg_class') IS NOT NULL)",
     )
@@ -23,27 +26,44 @@ async fn every_table_view_and_column_has_a_comment() {
     .await
     .unwrap();
     assert!(missing.is_empty(), "without a comment: {missing:?}");
-    let commented = database
+    let schemas = database
         .number(
-            "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE n.nspname IN ('event_log', 'read_model', 'run_status_1', 'run_timeline_1') AND c.relkind IN ('r', 'v')",
+            "SELECT count(*) FROM pg_namespace n JOIN read_model.projection_version v
+               ON n.nspname = read_model.version_schema(v.projection, v.version)
+             WHERE EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid)",
         )
         .await;
-    assert!(
-        commented >= 10,
-        "only {commented} tables and views were looked at"
-    );
+    let projections = runlog_projectors::projection::NAMES.len();
+    assert_eq!(schemas, projections as i64, "a schema each was looked at");
+}
+
+#[tokio::test]
+async fn every_function_for_people_has_a_comment() {
+    let database = Database::new().await;
+    let missing: Vec<String> = sqlx::query_scalar(
+        "SELECT oid::regprocedure::text FROM pg_proc
+         WHERE pronamespace = 'read_model'::regnamespace AND obj_description(oid, 'pg_proc') IS NULL",
+    )
+    .fetch_all(&database.pool)
+    .await
+    .unwrap();
+    assert!(missing.is_empty(), "without a comment: {missing:?}");
 }
 
 #[tokio::test]
 async fn every_read_model_of_a_tenant_starts_with_it_and_says_how_fresh_it_is() {
     let database = Database::new().await;
-    for table in [
-        "run_current",
-        "step_attempt",
-        "run_inconsistency",
-        "run_state_interval",
-    ] {
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT table_name::text FROM information_schema.columns
+         WHERE table_schema = 'read_model' AND column_name = 'tenant_id'",
+    )
+    .fetch_all(&database.pool)
+    .await
+    .unwrap();
+    for known in ["run_current", "run_hourly", "run_daily", "step_daily"] {
+        assert!(tables.iter().any(|table| table == known), "no {known}");
+    }
+    for table in &tables {
         let columns: Vec<String> = sqlx::query_scalar(
             "SELECT column_name::text FROM information_schema.columns
              WHERE table_schema = 'read_model' AND table_name = $1 ORDER BY ordinal_position",

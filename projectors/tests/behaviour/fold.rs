@@ -27,7 +27,7 @@ const TYPES: [&str; 12] = [
 ];
 
 /// Any event, so that most transitions are invalid and all are tried.
-fn any_event(random: &mut StdRng) -> Event {
+pub(crate) fn any_event(random: &mut StdRng) -> Event {
     let event_type = TYPES[random.random_range(0..TYPES.len())];
     let event = if event_type.starts_with("Step") {
         let step_id = format!("step-{}", random.random_range(0..4));

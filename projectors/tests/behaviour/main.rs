@@ -5,8 +5,10 @@
 mod catalogue;
 mod fold;
 mod gaps;
+mod histograms;
 mod leases;
 mod process;
+mod stats;
 mod support;
 mod timeline;
 mod trouble;

@@ -171,6 +171,7 @@ pub(crate) struct Event {
     pub(crate) step: Option<(String, i32)>,
     pub(crate) payload: Option<Value>,
     pub(crate) project: &'static str,
+    pub(crate) plan: &'static str,
 }
 
 pub(crate) fn run(event_type: &'static str) -> Event {
@@ -179,6 +180,7 @@ pub(crate) fn run(event_type: &'static str) -> Event {
         step: None,
         payload: None,
         project: "shop",
+        plan: "plan",
     }
 }
 
@@ -205,6 +207,7 @@ pub(crate) struct Log<'a> {
     next_seq: BTreeMap<String, i64>,
     clock: DateTime<Utc>,
     events: u128,
+    emitted_ahead_ms: i64,
 }
 
 /// The tenant of every run of a [`Log`].
@@ -217,6 +220,7 @@ impl<'a> Log<'a> {
             next_seq: BTreeMap::new(),
             clock: "2026-03-01T12:00:00Z".parse().unwrap(),
             events: 0,
+            emitted_ahead_ms: -3_600_000,
         }
     }
 
@@ -256,6 +260,11 @@ impl<'a> Log<'a> {
         self.clock += TimeDelta::microseconds(microseconds);
     }
 
+    /// From now on emitted_at is so much later than persisted_at, instead of an hour before it.
+    pub(crate) fn emit_ahead_ms(&mut self, milliseconds: i64) {
+        self.emitted_ahead_ms = milliseconds;
+    }
+
     /// Books offsets that hold no event: duplicates.
     pub(crate) async fn duplicates(&self, stream_id: i64, count: i64) {
         sqlx::query(
@@ -269,7 +278,7 @@ impl<'a> Log<'a> {
         .unwrap();
     }
 
-    /// Appends one event; 1 ms passes. emitted_at is an hour before persisted_at.
+    /// Appends one event; 1 ms passes.
     pub(crate) async fn append(&mut self, stream_id: i64, run_id: &str, event: Event) {
         let seq = self.next_seq.entry(run_id.to_owned()).or_insert(1);
         let (step_id, attempt) = event.step.unzip();
@@ -290,8 +299,8 @@ impl<'a> Log<'a> {
                run_no, run_seq, stream_id, source_offset, emitted_at, persisted_at, event_id,
                engine_attempt_id, logical_attempt_id, idempotency_key, content_digest, chain_digest,
                tenant_id, event_type, project_id, environment_id, plan_id, plan_version, step_id, payload)
-             SELECT run_no, $4, $3, next_offset, $5::timestamptz - interval '1 hour', $5, $6, 7, $7, $8, $8, $8,
-                    $1, $9, $10, 'live', 'plan', 'v1', $11, $12
+             SELECT run_no, $4, $3, next_offset, $5::timestamptz + $13 * interval '1 ms', $5, $6, 7, $7, $8, $8, $8,
+                    $1, $9, $10, 'live', $14, 'v1', $11, $12
              FROM the_run, place",
         )
         .bind(TENANT)
@@ -306,6 +315,8 @@ impl<'a> Log<'a> {
         .bind(event.project)
         .bind(step_id)
         .bind(event.payload)
+        .bind(self.emitted_ahead_ms)
+        .bind(event.plan)
         .execute(&self.database.pool)
         .await
         .unwrap();

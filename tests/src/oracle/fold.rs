@@ -20,7 +20,7 @@ pub(super) const RUN_STEPS: [(&str, &[&str], &str); 7] = [
     ("RunFailed", &["RUNNING"], "FAILED"),
     ("RunCancelled", &["RUNNING", "PAUSED"], "CANCELLED"),
 ];
-const STEP_STEPS: [(&str, &[&str], &str); 4] = [
+pub(super) const STEP_STEPS: [(&str, &[&str], &str); 4] = [
     ("StepStarted", &["PENDING"], "RUNNING"),
     ("StepCompleted", &["RUNNING"], "SUCCESS"),
     ("StepFailed", &["RUNNING"], "FAILED"),

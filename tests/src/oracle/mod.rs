@@ -11,6 +11,7 @@
 //! * [`witness`]: the same where timing had a say, explained by the rows that are there
 //! * [`fold`]: rows of one run to the read models
 //! * [`timeline`]: rows of one run to its intervals
+//! * [`stats`]: rows of all runs to the counts by hour and day
 //! * [`expect`]: the expected rows, view by view
 //! * [`table`]: comparison of expected with actual rows
 
@@ -20,6 +21,7 @@ pub mod fold;
 pub mod json;
 pub mod key;
 pub mod log;
+pub mod stats;
 pub mod table;
 pub mod timeline;
 pub mod witness;

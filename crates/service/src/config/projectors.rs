@@ -13,7 +13,7 @@ use super::quantity::duration;
 #[serde(deny_unknown_fields, default)]
 pub struct ProjectorsConfig {
     /// Names of the projections to run, at least one. Default
-    /// `["run_status", "run_timeline"]`. The process itself knows which exist and refuses others.
+    /// `["run_status", "run_timeline", "run_stats"]`. The process itself knows which exist and refuses others.
     pub projections: Vec<String>,
     /// Events folded in one transaction at most. 1 to 50000, default 2000.
     pub batch_events: usize,
@@ -33,7 +33,9 @@ pub struct ProjectorsConfig {
 impl Default for ProjectorsConfig {
     fn default() -> Self {
         ProjectorsConfig {
-            projections: ["run_status", "run_timeline"].map(str::to_owned).into(),
+            projections: ["run_status", "run_timeline", "run_stats"]
+                .map(str::to_owned)
+                .into(),
             batch_events: 2000,
             poll_interval: Duration::from_millis(100),
             verify_interval: Duration::from_secs(5),

@@ -138,7 +138,7 @@ fn without_any_layer_every_key_shows_its_documented_default() {
         ("projectors.poll_interval", "100ms"),
         (
             "projectors.projections",
-            "[\"run_status\", \"run_timeline\"]",
+            "[\"run_status\", \"run_timeline\", \"run_stats\"]",
         ),
         ("telemetry.listen", ""),
         ("telemetry.log_format", "auto"),
@@ -223,7 +223,7 @@ fn lists_and_tables_are_given_as_toml_in_variables_and_flags() {
             ("RUNLOG_INGEST__STRICT_KEYS", "true"),
         ],
         set: &[
-            "projectors.projections=[\"run_status\", \"run_stats\"]",
+            "projectors.projections=[\"run_status\", \"run_other\"]",
             "ingest.batch={max_events=9}",
         ],
         ..Layers::default()
@@ -245,7 +245,7 @@ fn lists_and_tables_are_given_as_toml_in_variables_and_flags() {
     assert!(loaded.config.ingest.strict_keys);
     assert_eq!(
         loaded.config.projectors.projections,
-        ["run_status", "run_stats"]
+        ["run_status", "run_other"]
     );
     assert_eq!(loaded.config.ingest.batch.max_events, 9);
     assert_eq!(
