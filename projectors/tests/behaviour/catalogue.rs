@@ -38,7 +38,12 @@ async fn every_table_view_and_column_has_a_comment() {
 #[tokio::test]
 async fn every_read_model_of_a_tenant_starts_with_it_and_says_how_fresh_it_is() {
     let database = Database::new().await;
-    for table in ["run_current", "step_attempt", "run_inconsistency"] {
+    for table in [
+        "run_current",
+        "step_attempt",
+        "run_inconsistency",
+        "run_snapshot",
+    ] {
         let columns: Vec<String> = sqlx::query_scalar(
             "SELECT column_name::text FROM information_schema.columns
              WHERE table_schema = 'read_model' AND table_name = $1 ORDER BY ordinal_position",
