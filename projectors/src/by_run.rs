@@ -39,7 +39,8 @@ pub trait RunModel {
     fn next_seq(run: &Self::Run) -> i64;
 
     /// Reads what the fold needs beside the runs' rows for these events; `events` has an entry per run.
-    /// Needs to read nothing twice: the runs remember it.
+    /// Needs to read nothing twice: the runs remember it. Called again for the events behind a gap
+    /// once it is filled.
     fn load(
         connection: &mut PgConnection,
         runs: &mut [Self::Run],
@@ -82,9 +83,11 @@ pub async fn apply<M: RunModel>(
     let of_runs: Vec<&[&StreamEvent]> = by_run.values().map(Vec::as_slice).collect();
     M::load(connection, &mut runs, &of_runs).await?;
     for (run, (name, events)) in runs.iter_mut().zip(&by_run) {
-        for event in events {
+        for (place, event) in events.iter().enumerate() {
             if event.logged.run_seq > M::next_seq(run) {
                 fill_gap::<M>(connection, name, run, event).await?;
+                // What was missing may decide what the fold needs for the rest.
+                M::load(connection, std::slice::from_mut(run), &[&events[place..]]).await?;
             }
             M::apply(run, &event.logged);
         }

@@ -297,3 +297,71 @@ async fn status_and_group_offsets_show_the_stored_offsets_after_a_drain() {
     assert_eq!(ingest.terminate().await.unwrap().code(), Some(0));
     assert_eq!(projectors.terminate().await.unwrap().code(), Some(0));
 }
+
+/// What `runs show --at-seq` says: the digest of the state, and the runSeq of the snapshot it began with.
+async fn shown_at(pipeline: &Pipeline, run: &(String, String, i64)) -> (String, Option<i64>) {
+    let (tenant_id, run_id, seq) = run;
+    let mut command = pipeline.program("runlog");
+    let seq = format!("--at-seq={seq}");
+    command.args([
+        "runs", "show", "-o", "json", "--tenant", tenant_id, &seq, "--", run_id,
+    ]);
+    let output = run_to_end(command).await.unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let document = Json::read(&output.stdout).unwrap();
+    let mut found = Vec::new();
+    objects(
+        &document,
+        &["digest", "snapshot", "events_folded"],
+        &mut found,
+    );
+    let Json::Text(digest) = &found[0]["digest"] else {
+        panic!("{}", said(&output));
+    };
+    let snapshot = found[0]["snapshot"].members();
+    (
+        digest.clone(),
+        snapshot.map(|used| integer(used, "run_seq")),
+    )
+}
+
+#[tokio::test]
+async fn a_run_as_it_was_is_the_same_from_its_snapshot_and_from_the_log_alone() {
+    let pipeline = Pipeline::fresh(2).await.unwrap();
+    let ingest = pipeline.ingest().unwrap();
+    let projectors = pipeline.projectors().unwrap();
+    let records = generate(14, 1_500, 2);
+    pipeline.topic.send(&records).await.unwrap();
+    pipeline.wait_projected(DRAINED).await.unwrap();
+    let runs: Vec<(String, String, i64)> = sqlx::query_as(
+        "SELECT tenant_id, run_id, s.run_seq FROM read_model.run_snapshot s
+           JOIN read_model.run_current r USING (tenant_id, run_id)
+          WHERE r.last_event_seq > s.run_seq ORDER BY tenant_id, run_id LIMIT 3",
+    )
+    .fetch_all(&pipeline.database.pool)
+    .await
+    .unwrap();
+    assert!(!runs.is_empty(), "no run goes on behind its snapshot");
+    for run in runs {
+        let after = (run.0.clone(), run.1.clone(), run.2 + 1);
+        let (at, behind) = (
+            shown_at(&pipeline, &run).await,
+            shown_at(&pipeline, &after).await,
+        );
+        assert_eq!((at.1, behind.1), (Some(run.2), Some(run.2)), "{run:?}");
+        sqlx::query("DELETE FROM read_model.run_snapshot WHERE tenant_id = $1 AND run_id = $2")
+            .bind(&run.0)
+            .bind(&run.1)
+            .execute(&pipeline.database.pool)
+            .await
+            .unwrap();
+        assert_eq!(shown_at(&pipeline, &run).await, (at.0, None), "{run:?}");
+        assert_eq!(
+            shown_at(&pipeline, &after).await,
+            (behind.0, None),
+            "{run:?}"
+        );
+    }
+    assert_eq!(ingest.terminate().await.unwrap().code(), Some(0));
+    assert_eq!(projectors.terminate().await.unwrap().code(), Some(0));
+}

@@ -8,6 +8,7 @@ mod exit_codes;
 mod log;
 mod publish;
 mod runs;
+mod runs_at;
 mod schema;
 mod simulate;
 mod status;

@@ -2,6 +2,7 @@
 //! Called by the CLI. Reads only, through the views for people where an index serves them.
 
 use chrono::{DateTime, Utc};
+use run_events::Micros;
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgConnection, Row};
 use uuid::Uuid;
@@ -208,6 +209,27 @@ pub async fn oldest_event_ages(
         .bind(offsets)
         .fetch_all(connection)
         .await
+}
+
+/// The runSeq of a run's last event, or of its last one that was persisted at `until` or before; `None`
+/// where there is none. With a time it looks back from the last event on, event by event: persistedAt
+/// need not rise with runSeq where events came through two partitions.
+///
+/// # Errors
+/// The database's.
+pub async fn run_head(
+    connection: &mut PgConnection,
+    run_no: i64,
+    until: Option<Micros>,
+) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT max(run_seq) FROM event_log.event
+         WHERE run_no = $1 AND ($2::timestamptz IS NULL OR persisted_at <= $2)",
+    )
+    .bind(run_no)
+    .bind(until.map(Micros::to_datetime))
+    .fetch_one(connection)
+    .await
 }
 
 /// The tenants that have a run of this name, of those that may be seen (`None` = all). Without a

@@ -146,6 +146,12 @@ impl RunState {
         }
     }
 
+    /// How many attempts have a valid event: also where `steps` holds only part of them.
+    pub fn attempts(&self) -> i64 {
+        let counts = &self.step_counts;
+        counts.running + counts.succeeded + counts.failed + counts.skipped + self.retries
+    }
+
     /// What lists of runs are sorted by: the first of started_at, queued_at and the first event.
     pub fn sort_at(&self) -> Micros {
         self.started_at

@@ -1,13 +1,18 @@
-//! The projection `run_status`: `read_model.run_current`, `step_attempt` and `run_inconsistency`.
+//! The projection `run_status`: `read_model.run_current`, `step_attempt`, `run_inconsistency` and
+//! `run_snapshot`.
 //! Called by the runner; folds with [`run_events::RunState`], so that what it shows is what a replay
 //! of the log shows.
 //!
 //! A batch: the runs' rows are locked in key order ([`rows`]), the attempts of the steps that the
 //! batch touches are loaded, the events are folded ([`open_run`]), and what changed is written
-//! ([`write`]). The cost of an event does not depend on how long its run is.
+//! ([`write`]). A run of which a snapshot may be due ([`points`]) is loaded whole, and its snapshots are
+//! stored ([`snapshots`]). The cost of an event does not depend on how long its run is: snapshots are
+//! the further apart the more attempts they hold.
 
 mod open_run;
+mod points;
 mod rows;
+mod snapshots;
 mod write;
 
 use event_log::read::StreamEvent;
@@ -55,12 +60,21 @@ impl RunModel for RunStatusProjection {
         run.next_seq()
     }
 
-    /// The attempts of the steps that these events touch.
+    /// The attempts of the steps that these events touch; all of a run of which a snapshot may be due.
     async fn load(
         connection: &mut PgConnection,
         runs: &mut [OpenRun],
         events: &[&[&StreamEvent]],
     ) -> Result<(), ProjectionError> {
+        let lacks_attempts = |(run, events): (&OpenRun, &&[&StreamEvent])| {
+            run.lacks_attempts(events.iter().map(|event| &event.logged))
+        };
+        let lacking = runs.iter().zip(events).map(lacks_attempts);
+        let places: Vec<usize> = lacking
+            .enumerate()
+            .filter_map(|(place, lacks)| lacks.then_some(place))
+            .collect();
+        rows::load_all_attempts(connection, runs, &places).await?;
         let mut wanted = Vec::new();
         for (place, (run, events)) in runs.iter_mut().zip(events).enumerate() {
             let unknown = run.steps_to_load(events.iter().map(|event| &event.logged));
@@ -80,6 +94,7 @@ impl RunModel for RunStatusProjection {
         write::runs(connection, runs).await?;
         write::attempts(connection, runs).await?;
         let inconsistencies = write::inconsistencies(connection, runs).await?;
+        snapshots::store(connection, runs).await?;
         Ok(Effects { inconsistencies })
     }
 }

@@ -1,11 +1,14 @@
-//! A run while a batch is folded into it: its state and what has changed of it. No I/O.
+//! A run while a batch is folded into it: its state, what has changed of it, and the snapshots that were
+//! taken on the way. No I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-use run_events::{Applied, EventType, Inconsistency, LoggedEvent, RunState};
+use run_events::{Applied, EventType, Inconsistency, LoggedEvent, RunState, StepAttempt};
 use uuid::Uuid;
 
+use super::points;
+use super::snapshots::Taken;
 use crate::projection::RunName;
 
 /// One run of a batch. Its row is locked.
@@ -20,10 +23,15 @@ pub struct OpenRun {
     pub(super) changed_attempts: BTreeMap<(String, i32), i64>,
     /// Invalid transitions, in order.
     pub(super) alerts: Vec<Alert>,
+    /// Snapshots, in order.
+    pub(super) taken: Vec<Taken>,
     /// Steps whose attempts are all in the state.
     loaded: BTreeSet<String>,
-    /// Whether the read model had no event of the run: then it has no attempts either.
-    is_new: bool,
+    /// Whether all attempts of the run are in the state: from the start where the read model had no
+    /// event of the run.
+    is_whole: bool,
+    /// Whether all attempts were asked for. They are not there still where they are too large.
+    was_asked_for: bool,
 }
 
 /// A row of run_inconsistency.
@@ -45,11 +53,13 @@ impl OpenRun {
     pub(super) fn new(name: RunName, state: Option<RunState>) -> Self {
         Self {
             name,
-            is_new: state.is_none(),
+            is_whole: state.is_none(),
+            was_asked_for: false,
             state,
             is_changed: false,
             changed_attempts: BTreeMap::new(),
             alerts: Vec::new(),
+            taken: Vec::new(),
             loaded: BTreeSet::new(),
         }
     }
@@ -67,7 +77,7 @@ impl OpenRun {
         &mut self,
         events: impl Iterator<Item = &'a LoggedEvent>,
     ) -> Vec<&'a str> {
-        if self.is_new {
+        if self.is_whole {
             return Vec::new();
         }
         let next = self.next_seq();
@@ -79,13 +89,63 @@ impl OpenRun {
             .collect()
     }
 
+    /// Whether a snapshot may be due after one of these events, up to the first gap, and attempts
+    /// that it needs are not in the state yet.
+    pub(super) fn lacks_attempts<'a>(&self, events: impl Iterator<Item = &'a LoggedEvent>) -> bool {
+        let Some(state) = &self.state else {
+            return false;
+        };
+        if self.is_whole || self.was_asked_for {
+            return false;
+        }
+        let (mut status, mut next) = (state.status, self.next_seq());
+        for logged in events.skip_while(|logged| logged.run_seq < self.next_seq()) {
+            if logged.run_seq != next {
+                return false;
+            }
+            next += 1;
+            let after = match logged.event.event_type {
+                EventType::Run(kind) => status.after(kind).unwrap_or(status),
+                EventType::Step(_) | EventType::Unknown(_) => status,
+            };
+            let ends = after.is_terminal() && !status.is_terminal();
+            // There may be more attempts by then, but not fewer: it is due at no other event.
+            if ends || points::is_due(logged.run_seq, state.attempts()) {
+                return true;
+            }
+            status = after;
+        }
+        false
+    }
+
+    /// Takes in an attempt as its row has it. One of a step that was loaded before is left alone: the
+    /// state may be further than the row.
+    pub(super) fn add_attempt(&mut self, step_id: String, attempt_id: i32, attempt: StepAttempt) {
+        if let Some(state) = &mut self.state
+            && !self.loaded.contains(&step_id)
+        {
+            let attempts = state.steps.entry(step_id).or_default();
+            attempts.insert(attempt_id, attempt);
+        }
+    }
+
+    /// All attempts were asked for, and those that came are taken in.
+    pub(super) fn asked_for_all(&mut self) {
+        self.was_asked_for = true;
+        self.is_whole = self.state.as_ref().is_some_and(|state| {
+            let held: usize = state.steps.values().map(BTreeMap::len).sum();
+            held as i64 == state.attempts()
+        });
+    }
+
     /// Applies the event, unless it was applied before. Its step's attempts are loaded; an event
-    /// beyond `next_seq` is left alone.
+    /// beyond `next_seq` is left alone. Takes a snapshot where one is due.
     pub(super) fn apply(&mut self, logged: &LoggedEvent) {
         if self.next_seq() == 1 && logged.run_seq != 1 {
             return;
         }
         let state = self.state.get_or_insert_with(|| RunState::before(logged));
+        let had_ended = state.status.is_terminal();
         match state.apply(logged) {
             Applied::Already | Applied::Gap { .. } => return,
             Applied::Opaque => {}
@@ -97,6 +157,11 @@ impl OpenRun {
             Applied::Invalid(what) => self.alerts.push(Alert::new(logged, what)),
         }
         self.is_changed = true;
+        let at_end = state.status.is_terminal() && !had_ended;
+        if self.is_whole && (at_end || points::is_due(logged.run_seq, state.attempts())) {
+            let taken = Taken::of(state, logged.persisted_at, at_end);
+            self.taken.extend(taken);
+        }
     }
 }
 

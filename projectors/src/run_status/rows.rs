@@ -10,6 +10,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use super::open_run::OpenRun;
+use super::snapshots::MAX_STATE_BYTES;
 use crate::by_run::ByRun;
 use crate::projection::{ProjectionError, RunName};
 
@@ -96,6 +97,45 @@ pub(super) async fn load_attempts(
                 .or_default()
                 .insert(attempt_id, attempt);
         }
+    }
+    Ok(())
+}
+
+/// Loads all attempts of the runs in these places into their states; none of a run whose step errors
+/// alone are too large for a snapshot.
+pub(super) async fn load_all_attempts(
+    connection: &mut PgConnection,
+    runs: &mut [OpenRun],
+    places: &[usize],
+) -> Result<(), ProjectionError> {
+    if places.is_empty() {
+        return Ok(());
+    }
+    let column = |name: fn(&RunName) -> &str| -> Vec<&str> {
+        places
+            .iter()
+            .map(|&place| name(&runs[place].name))
+            .collect()
+    };
+    let numbers: Vec<i64> = places.iter().map(|&place| place as i64).collect();
+    let rows = sqlx::query(include_str!("sql/load_all_attempts.sql"))
+        .bind(numbers)
+        .bind(column(|run| run.tenant_id.as_str()))
+        .bind(column(|run| run.run_id.as_str()))
+        .bind(MAX_STATE_BYTES)
+        .fetch_all(connection)
+        .await
+        .map_err(ProjectionError::while_doing(
+            "cannot read the runs' attempts",
+        ))?;
+    for row in &rows {
+        let place: i64 = row.try_get("place").map_err(unreadable)?;
+        let run = &mut runs[place as usize];
+        let (step_id, attempt_id, attempt) = step_attempt(row, &run.name)?;
+        run.add_attempt(step_id, attempt_id, attempt);
+    }
+    for &place in places {
+        runs[place].asked_for_all();
     }
     Ok(())
 }

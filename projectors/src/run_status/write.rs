@@ -9,7 +9,7 @@ use super::open_run::{Alert, OpenRun};
 use crate::projection::ProjectionError;
 
 /// One column of an unnest: `value` of every row.
-fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
+pub(super) fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
     rows.iter().map(value).collect()
 }
 

@@ -60,7 +60,13 @@ async fn every_read_model_of_a_tenant_starts_with_it_and_says_how_fresh_it_is() 
     .fetch_all(&database.pool)
     .await
     .unwrap();
-    for known in ["run_current", "run_hourly", "run_daily", "step_daily"] {
+    for known in [
+        "run_current",
+        "run_snapshot",
+        "run_hourly",
+        "run_daily",
+        "step_daily",
+    ] {
         assert!(tables.iter().any(|table| table == known), "no {known}");
     }
     for table in &tables {
@@ -94,4 +100,40 @@ async fn every_projection_of_this_build_has_a_live_version() {
     let mut names = runlog_projectors::projection::NAMES.to_vec();
     names.sort_unstable();
     assert_eq!(live, names);
+}
+
+#[tokio::test]
+async fn the_table_of_snapshots_is_made_in_every_version_and_the_view_shows_the_live_one() {
+    let database = Database::without_schema().await;
+    for migration in [
+        include_str!("../../../migrations/0001_event_log.sql"),
+        include_str!("../../../migrations/0002_read_model.sql"),
+        include_str!("../../../migrations/0003_halts_and_audit.sql"),
+        include_str!("../../../migrations/0004_projection_versions.sql"),
+        // One that was live, one that is, and one that is on its way.
+        "SELECT read_model.begin_rebuild('run_status')",
+        "SELECT read_model.publish('run_status', 2)",
+        "SELECT read_model.begin_rebuild('run_status')",
+        include_str!("../../../migrations/0008_run_snapshots.sql"),
+        "INSERT INTO read_model.run_snapshot (tenant_id, run_id, run_seq, status, consistency, at_end, state,
+                                              digest, persisted_at)
+         VALUES ('acme', 'r', 1000, 'RUNNING', 'CONSISTENT', false, '{}', sha256(''), now())",
+    ] {
+        database.execute(migration).await;
+    }
+    for (table, rows) in [
+        ("run_status_1", 0),
+        ("run_status_2", 1),
+        ("run_status_3", 0),
+    ] {
+        let count = format!("SELECT count(*) FROM {table}.run_snapshot");
+        let count: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(count))
+            .fetch_one(&database.pool)
+            .await
+            .unwrap();
+        assert_eq!(count, rows, "{table}");
+    }
+    let states = "SELECT count(*) FROM read_model.projection_version
+                  WHERE (version, state) IN ((1, 'retired'), (2, 'live'), (3, 'building'))";
+    assert_eq!(database.number(states).await, 3);
 }

@@ -2,12 +2,14 @@
 //! sets it). Each test has a database of its own.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod bulk;
 mod catalogue;
 mod fold;
 mod gaps;
 mod histograms;
 mod leases;
 mod process;
+mod snapshots;
 mod stats;
 mod support;
 mod timeline;

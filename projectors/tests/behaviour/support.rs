@@ -84,12 +84,13 @@ impl Database {
         sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
     }
 
-    /// All rows of the three tables, in key order, every column but projected_at.
+    /// All rows of the four tables, in key order, every column but projected_at.
     pub(crate) async fn rows(&self) -> Vec<String> {
         let rows = sqlx::query(
             "SELECT (to_jsonb(r) - 'projected_at')::text AS row FROM read_model.run_current r
              UNION ALL SELECT (to_jsonb(a) - 'projected_at')::text FROM read_model.step_attempt a
              UNION ALL SELECT (to_jsonb(i) - 'projected_at')::text FROM read_model.run_inconsistency i
+             UNION ALL SELECT (to_jsonb(s) - 'projected_at')::text FROM read_model.run_snapshot s
              ORDER BY 1",
         );
         let rows = rows.fetch_all(&self.pool).await.unwrap();
@@ -101,7 +102,8 @@ impl Database {
         let sql = "SELECT max(projected_at) FROM (
                      SELECT projected_at FROM read_model.run_current
                      UNION ALL SELECT projected_at FROM read_model.step_attempt
-                     UNION ALL SELECT projected_at FROM read_model.run_inconsistency) all_rows";
+                     UNION ALL SELECT projected_at FROM read_model.run_inconsistency
+                     UNION ALL SELECT projected_at FROM read_model.run_snapshot) all_rows";
         sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
     }
 

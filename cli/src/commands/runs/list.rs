@@ -63,7 +63,9 @@ pub(super) struct Run {
     pub(super) steps_skipped: i32,
     pub(super) retries: i32,
     pub(super) error: Option<Value>,
-    pub(super) projected_at: Time,
+    /// None of a run as it once was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) projected_at: Option<Time>,
 }
 
 /// The columns of [`Run`], for every query of it.

@@ -1,5 +1,7 @@
-//! `runlog runs`: the runs as the read model has them, and their events as the log has them.
+//! `runlog runs`: the runs as the read model has them, or as they were after one of their events, and
+//! their events as the log has them.
 
+mod at;
 mod events;
 mod list;
 mod parked;

@@ -1,11 +1,13 @@
-//! `runlog runs show`: one run with its steps and what was inconsistent about it.
+//! `runlog runs show`: one run with its steps and what was inconsistent about it, as it is or as it was.
 
+use run_events::Micros;
 use serde::Serialize;
 use serde_json::Value;
 use service::exit::Exit;
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
+use super::at::{self, At, Moment};
 use super::list::{Run, run_columns};
 use super::tenant_of;
 use crate::app::App;
@@ -20,8 +22,11 @@ use crate::scope::ScopeArgs;
 Examples:
   runlog runs show 0d3c6a9e-4f0c-4a8e-9d5d-3d4c0f7dbb8a --tenant acme-retail
   runlog runs show 0d3c6a9e-4f0c-4a8e-9d5d-3d4c0f7dbb8a --all-tenants -o json | jq .steps
+  runlog runs show 0d3c6a9e-4f0c-4a8e-9d5d-3d4c0f7dbb8a --tenant acme-retail --at-seq 120
+  runlog runs show 0d3c6a9e-4f0c-4a8e-9d5d-3d4c0f7dbb8a --tenant acme-retail --at-time 2026-01-02T03:04:05Z
 
-Times are the log's clock (persistedAt); the emitted ones, and how long a step TOOK, the engine's.")]
+Times are the log's clock (persistedAt); the emitted ones, and how long a step TOOK, the engine's.
+--at-seq and --at-time read the log: the events up to then, from the nearest snapshot on.")]
 pub(crate) struct Args {
     /// The run
     #[arg(value_name = "RUN")]
@@ -29,28 +34,39 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     scope: ScopeArgs,
+
+    /// The run as it was after the event with this runSeq
+    #[arg(long, value_name = "SEQ", conflicts_with = "at_time", value_parser = at::run_seq)]
+    at_seq: Option<i64>,
+
+    /// The run as it was at this time (RFC 3339): after the last event that the log had by then
+    #[arg(long, value_name = "TIME", value_parser = at::time)]
+    at_time: Option<Micros>,
 }
 
 #[derive(Debug, Serialize)]
-struct Shown {
-    run: Run,
-    steps: Vec<Step>,
-    inconsistencies: Vec<Inconsistency>,
+pub(super) struct Shown {
+    pub(super) run: Run,
+    pub(super) steps: Vec<Step>,
+    pub(super) inconsistencies: Vec<Inconsistency>,
+    /// Which state this is; without it, the one that the read model has now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) at: Option<At>,
 }
 
 /// A row of `read_model.step_attempt`.
 #[derive(Debug, Serialize, FromRow)]
-struct Step {
-    step_id: String,
-    logical_attempt_id: i32,
-    engine_attempt_id: i32,
-    status: String,
-    started_at: Option<Time>,
-    completed_at: Option<Time>,
-    duration_ms: Option<i64>,
-    emitted_started_at: Option<Time>,
-    emitted_completed_at: Option<Time>,
-    error: Option<Value>,
+pub(super) struct Step {
+    pub(super) step_id: String,
+    pub(super) logical_attempt_id: i32,
+    pub(super) engine_attempt_id: i32,
+    pub(super) status: String,
+    pub(super) started_at: Option<Time>,
+    pub(super) completed_at: Option<Time>,
+    pub(super) duration_ms: Option<i64>,
+    pub(super) emitted_started_at: Option<Time>,
+    pub(super) emitted_completed_at: Option<Time>,
+    pub(super) error: Option<Value>,
 }
 
 impl Step {
@@ -64,16 +80,16 @@ impl Step {
 
 /// A row of `read_model.run_inconsistency`.
 #[derive(Debug, Serialize, FromRow)]
-struct Inconsistency {
-    event_id: Uuid,
-    event_type: String,
-    run_seq: i64,
-    persisted_at: Time,
-    step_id: Option<String>,
-    logical_attempt_id: Option<i32>,
-    prior_state: String,
-    attempted_state: String,
-    code: String,
+pub(super) struct Inconsistency {
+    pub(super) event_id: Uuid,
+    pub(super) event_type: String,
+    pub(super) run_seq: i64,
+    pub(super) persisted_at: Time,
+    pub(super) step_id: Option<String>,
+    pub(super) logical_attempt_id: Option<i32>,
+    pub(super) prior_state: String,
+    pub(super) attempted_state: String,
+    pub(super) code: String,
 }
 
 pub(super) async fn run(args: &Args, app: &App) -> anyhow::Result<Exit> {
@@ -85,15 +101,18 @@ pub(super) async fn run(args: &Args, app: &App) -> anyhow::Result<Exit> {
         .await
         .map_err(|error| failed(error, "read the run"))?;
     let tenant_id = tenant_of(&mut transaction, &scope, &args.run_id).await?;
-    let shown = read(&mut transaction, &tenant_id, &args.run_id)
-        .await
-        .map_err(|error| failed(error, "read the run"))?;
+    let run_id = &args.run_id;
+    let moment = args.at_seq.map(Moment::Seq);
+    let shown = match moment.or(args.at_time.map(Moment::Time)) {
+        Some(moment) => Some(at::read(&mut transaction, &tenant_id, run_id, moment).await?),
+        None => read(&mut transaction, &tenant_id, run_id)
+            .await
+            .map_err(|error| failed(error, "read the run"))?,
+    };
     let Some(shown) = shown else {
         anyhow::bail!(
-            "the run {} is in the log, but not yet in the read model; `runlog status` shows how far \
-             the projectors are, `runlog runs events {}` what the log has",
-            args.run_id,
-            args.run_id
+            "the run {run_id} is in the log, but not yet in the read model; `runlog status` shows how far \
+             the projectors are, `runlog runs events {run_id}` what the log has"
         );
     };
     app.output
@@ -127,26 +146,38 @@ async fn read(
     .bind(run_id)
     .fetch_all(&mut *connection)
     .await?;
-    let inconsistencies = sqlx::query_as(
-        "SELECT event_id, event_type, run_seq, persisted_at, step_id, logical_attempt_id,
-                prior_state, attempted_state, code
-         FROM read_model.run_inconsistency
-         WHERE tenant_id = $1 AND run_id = $2
-         ORDER BY run_seq",
-    )
-    .bind(tenant_id)
-    .bind(run_id)
-    .fetch_all(&mut *connection)
-    .await?;
+    let inconsistencies = inconsistencies(connection, tenant_id, run_id, i64::MAX).await?;
     Ok(Some(Shown {
         run,
         steps,
         inconsistencies,
+        at: None,
     }))
 }
 
+/// Those of the run up to this runSeq.
+pub(super) async fn inconsistencies(
+    connection: &mut PgConnection,
+    tenant_id: &str,
+    run_id: &str,
+    up_to: i64,
+) -> Result<Vec<Inconsistency>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT event_id, event_type, run_seq, persisted_at, step_id, logical_attempt_id,
+                prior_state, attempted_state, code
+         FROM read_model.run_inconsistency
+         WHERE tenant_id = $1 AND run_id = $2 AND run_seq <= $3
+         ORDER BY run_seq",
+    )
+    .bind(tenant_id)
+    .bind(run_id)
+    .bind(up_to)
+    .fetch_all(connection)
+    .await
+}
+
 fn tables(shown: &Shown, output: &Output) -> String {
-    let mut parts = vec![run_table(&shown.run, output)];
+    let mut parts = vec![run_table(&shown.run, shown.at.as_ref(), output)];
     if !shown.steps.is_empty() {
         parts.push(steps_table(&shown.steps, output));
     }
@@ -156,7 +187,7 @@ fn tables(shown: &Shown, output: &Output) -> String {
     parts.join("\n\n")
 }
 
-fn run_table(run: &Run, output: &Output) -> String {
+fn run_table(run: &Run, at: Option<&At>, output: &Output) -> String {
     let mut table = output.table(&["RUN", &run.run_id]);
     table.add_row(["tenant", &run.tenant_id]);
     table.add_row(["project", &run.project_id]);
@@ -189,6 +220,26 @@ fn run_table(run: &Run, output: &Output) -> String {
     table.add_row(["steps", &steps]);
     table.add_row(["error", &or_dash(run.error.as_ref())]);
     table.add_row(["last event", &format!("runSeq {}", run.last_event_seq)]);
+    if let Some(at) = at {
+        table.add_row([
+            "as of",
+            &format!(
+                "runSeq {} of {}, {}",
+                at.run_seq, at.last_run_seq, at.persisted_at
+            ),
+        ]);
+        let from = at.snapshot.as_ref().map_or_else(
+            || "the run's first event on".to_owned(),
+            |used| {
+                format!(
+                    "the snapshot at runSeq {}, {} events on",
+                    used.run_seq, at.events_folded
+                )
+            },
+        );
+        table.add_row(["folded from", &from]);
+        table.add_row(["digest", &at.digest]);
+    }
     text(&table)
 }
 
