@@ -54,8 +54,9 @@ async fn every_function_for_people_has_a_comment() {
 async fn every_read_model_of_a_tenant_starts_with_it_and_says_how_fresh_it_is() {
     let database = Database::new().await;
     let tables: Vec<String> = sqlx::query_scalar(
-        "SELECT table_name::text FROM information_schema.columns
-         WHERE table_schema = 'read_model' AND column_name = 'tenant_id'",
+        "SELECT c.table_name::text FROM information_schema.columns c
+         JOIN information_schema.views v USING (table_schema, table_name)
+         WHERE c.table_schema = 'read_model' AND c.column_name = 'tenant_id'",
     )
     .fetch_all(&database.pool)
     .await
