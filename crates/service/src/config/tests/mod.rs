@@ -140,6 +140,7 @@ fn without_any_layer_every_key_shows_its_documented_default() {
             "projectors.projections",
             "[\"run_status\", \"run_timeline\", \"run_stats\"]",
         ),
+        ("projectors.verify_interval", "5s"),
         ("telemetry.listen", ""),
         ("telemetry.log_format", "auto"),
         ("telemetry.log_level", "info"),
