@@ -107,7 +107,7 @@ impl RunName {
 
 impl ProjectionError {
     /// For `map_err`: the database's error, with what was being done.
-    pub(crate) fn while_doing(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
+    pub fn while_doing(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |cause| Self::Database { doing, cause }
     }
 }

@@ -6,6 +6,7 @@ mod bulk;
 mod catalogue;
 mod fold;
 mod gaps;
+mod guide;
 mod histograms;
 mod leases;
 mod process;
