@@ -43,14 +43,32 @@ COMMENT ON FUNCTION read_model.add_projection IS
 
 -- Moves the public views to a version, all at once. What is read through them changes with this
 -- transaction's commit. Waits for every transaction that has read one of the views: set a short
--- lock_timeout and try again, since readers that come later wait behind this one.
+-- lock_timeout and try again, since readers that come later wait behind this one. Refuses (55000) a
+-- version that has not come as far as the live one in every stream: readers would see a step back.
 CREATE FUNCTION read_model.publish(of_projection text, of_version integer) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
   source text := read_model.version_schema(of_projection, of_version);
+  live integer;
   of_table record;
   of_column record;
 BEGIN
+  SELECT v.version INTO live FROM read_model.projection_version v
+  WHERE v.projection = of_projection AND v.state = 'live' AND v.version <> of_version;
+  IF live IS NOT NULL THEN
+    -- From here to the commit the live version stands still.
+    PERFORM FROM read_model.projection_checkpoint c
+    WHERE c.projection = of_projection AND c.version = live ORDER BY c.stream_id FOR UPDATE;
+    IF EXISTS (
+      SELECT FROM read_model.projection_checkpoint c
+      LEFT JOIN read_model.projection_checkpoint n
+        ON n.projection = c.projection AND n.stream_id = c.stream_id AND n.version = of_version
+      WHERE c.projection = of_projection AND c.version = live AND coalesce(n.next_offset, -1) < c.next_offset
+    ) THEN
+      RAISE EXCEPTION 'version % of % is behind version %, which is live', of_version, of_projection, live
+        USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+  END IF;
   UPDATE read_model.projection_version v SET state = 'retired', retired_at = clock_timestamp()
   WHERE v.projection = of_projection AND v.state = 'live' AND v.version <> of_version;
   UPDATE read_model.projection_version v

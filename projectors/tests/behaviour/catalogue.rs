@@ -1,6 +1,8 @@
 //! What the database says about itself.
 
-use crate::support::Database;
+use event_log::fault::sqlstate;
+
+use crate::support::{Database, Log, Running, project, run, settings};
 
 #[tokio::test]
 async fn every_table_view_and_column_has_a_comment() {
@@ -137,4 +139,41 @@ async fn the_table_of_snapshots_is_made_in_every_version_and_the_view_shows_the_
     let states = "SELECT count(*) FROM read_model.projection_version
                   WHERE (version, state) IN ((1, 'retired'), (2, 'live'), (3, 'building'))";
     assert_eq!(database.number(states).await, 3);
+}
+
+#[tokio::test]
+async fn a_version_that_is_behind_the_live_one_is_not_published() {
+    let database = Database::new().await;
+    let mut log = Log::new(&database);
+    let stream = log.stream(0, 1, 0).await;
+    log.append(stream, "a", run("RunQueued")).await;
+    project(&database, 2000).await;
+    database
+        .execute("SELECT read_model.begin_rebuild('run_status')")
+        .await;
+    let publish = async || {
+        let published = sqlx::query("SELECT read_model.publish('run_status', 2)")
+            .execute(&database.pool)
+            .await;
+        published.map(drop).map_err(|error| sqlstate(&error))
+    };
+    let behind = Err(Some("55000".to_owned()));
+    assert_eq!(publish().await, behind, "it has read nothing");
+    let read = "SELECT count(*) FROM read_model.run_current WHERE last_event_seq = 1";
+    assert_eq!(database.number(read).await, 1);
+    let build = async || {
+        let running = Running::start(&database, "two", settings());
+        database
+            .holds("SELECT count(*) = 1 FROM read_model.projection_checkpoint WHERE version = 2 AND next_offset = 1")
+            .await;
+        running.stop().await;
+    };
+    build().await;
+    database
+        .execute("UPDATE read_model.projection_checkpoint SET next_offset = 0, applied = 0 WHERE version = 2")
+        .await;
+    assert_eq!(publish().await, behind);
+    build().await;
+    assert_eq!(publish().await, Ok(()));
+    assert_eq!(database.number(read).await, 1);
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use service::backoff::Backoff;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgPool;
 
 use super::Versions;
 use crate::database::failed;
@@ -51,64 +51,26 @@ pub(super) async fn run(pool: &PgPool, versions: &Versions) -> anyhow::Result<()
     }
 }
 
+/// `None` = done.
 async fn attempt(pool: &PgPool, versions: &Versions) -> Result<Option<Obstacle>, sqlx::Error> {
     let mut transaction = pool.begin().await?;
-    match move_views(&mut transaction, versions).await {
-        Ok(true) => {
-            transaction.commit().await?;
-            Ok(None)
-        }
-        Ok(false) => Ok(Some(Obstacle::Behind)),
-        Err(error) if is_locked(&error) => Ok(Some(Obstacle::Locked)),
-        Err(error) => Err(error),
-    }
-}
-
-/// `false` = the new version is behind the live one.
-async fn move_views(
-    connection: &mut PgConnection,
-    versions: &Versions,
-) -> Result<bool, sqlx::Error> {
-    sqlx::query(LOCK_TIMEOUT).execute(&mut *connection).await?;
-    // From here to the commit the live version stands still, so that the new one cannot fall behind it.
-    sqlx::query(
-        "SELECT FROM read_model.projection_checkpoint
-         WHERE projection = $1 AND version = $2 ORDER BY stream_id FOR UPDATE",
-    )
-    .bind(&versions.projection)
-    .bind(versions.live)
-    .execute(&mut *connection)
-    .await?;
-    let is_behind: bool = sqlx::query_scalar(
-        "SELECT EXISTS (
-           SELECT FROM read_model.projection_checkpoint live
-           LEFT JOIN read_model.projection_checkpoint new
-             ON new.projection = live.projection AND new.stream_id = live.stream_id AND new.version = $3
-           WHERE live.projection = $1 AND live.version = $2
-             AND coalesce(new.next_offset, -1) < live.next_offset)",
-    )
-    .bind(&versions.projection)
-    .bind(versions.live)
-    .bind(versions.new)
-    .fetch_one(&mut *connection)
-    .await?;
-    if is_behind {
-        return Ok(false);
-    }
-    sqlx::query("SELECT read_model.publish($1, $2)")
+    sqlx::query(LOCK_TIMEOUT).execute(&mut *transaction).await?;
+    let published = sqlx::query("SELECT read_model.publish($1, $2)")
         .bind(&versions.projection)
         .bind(versions.new)
-        .execute(connection)
-        .await?;
-    Ok(true)
-}
-
-fn is_locked(error: &sqlx::Error) -> bool {
-    // lock_not_available; deadlock_detected
-    matches!(
-        event_log::fault::sqlstate(error).as_deref(),
-        Some("55P03" | "40P01")
-    )
+        .execute(&mut *transaction)
+        .await;
+    let Err(error) = published else {
+        transaction.commit().await?;
+        return Ok(None);
+    };
+    match event_log::fault::sqlstate(&error).as_deref() {
+        // lock_not_available, deadlock_detected
+        Some("55P03" | "40P01") => Ok(Some(Obstacle::Locked)),
+        // object_not_in_prerequisite_state
+        Some("55000") => Ok(Some(Obstacle::Behind)),
+        _ => Err(error),
+    }
 }
 
 /// The oldest transaction of others, for people.
