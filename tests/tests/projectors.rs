@@ -7,8 +7,10 @@ use std::time::Duration;
 use anyhow::ensure;
 use runlog_tests::environment::{run_to_end, said};
 use runlog_tests::generator::{Record, generate};
-use runlog_tests::oracle::Produced;
-use runlog_tests::oracle::table::report;
+use runlog_tests::observe::observe;
+use runlog_tests::oracle::table::{Cell, Row, report};
+use runlog_tests::oracle::{Produced, witness};
+use runlog_tests::pipeline::compare;
 use runlog_tests::{Pipeline, Process, wait_until};
 use sqlx::{Postgres, Transaction};
 
@@ -252,4 +254,79 @@ async fn a_read_model_that_somebody_changed_is_noticed_and_named() {
     );
     assert!(words.contains("runlog rebuild run_status"), "{words}");
     assert_eq!(projectors.terminate().await.unwrap().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_that_move_to_a_new_partition_fold_in_order_while_one_stream_stands_still() {
+    let mut pipeline = Pipeline::fresh(2).await.unwrap();
+    let mut program = pipeline.program("runlog-ingest");
+    let often = "RUNLOG_KAFKA__PROPERTIES__TOPIC_METADATA_REFRESH_INTERVAL_MS";
+    program.env(often, "500");
+    let mut ingest = Process::spawn(&pipeline.environment, "runlog-ingest", program).unwrap();
+    ingest.wait_ready().await.unwrap();
+    let projectors = pipeline.projectors().unwrap();
+    let all = records(83, 1_500, 1);
+    let (early, later) = all.split_at(500);
+    let (middle, moved) = later.split_at(500);
+    let mut produced = pipeline.topic.send(early).await.unwrap();
+    pipeline.wait_projected(SOON).await.unwrap();
+
+    // Whoever reads partition 0 waits here, for every projection.
+    let mut standstill = pipeline.database.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM read_model.projection_checkpoint WHERE partition = 0 FOR UPDATE")
+        .execute(&mut *standstill)
+        .await
+        .unwrap();
+    produced.extend(pipeline.topic.send(middle).await.unwrap());
+    pipeline.wait_ingested(SOON).await.unwrap();
+    pipeline.topic.grow_to(4).await.unwrap();
+    pipeline.topic = pipeline.topic.with_own_producer().unwrap();
+    pipeline.topic.partitions = 4;
+    pipeline.topic.learn_partitions(4).await.unwrap();
+    // The runs go on in a partition that is new.
+    let mut moved = moved.to_vec();
+    moved.iter_mut().for_each(|record| record.partition = 3);
+    produced.extend(pipeline.topic.send(&moved).await.unwrap());
+    pipeline.wait_ingested(SOON).await.unwrap();
+    wait_until("the new partition to be projected", SOON, async || {
+        let (ahead, behind): (i64, i64) = sqlx::query_as(
+            "SELECT count(*) FILTER (WHERE s.partition = 3 AND c.next_offset = s.next_offset),
+                    count(*) FILTER (WHERE s.partition = 0 AND c.next_offset < s.next_offset)
+             FROM event_log.streams s JOIN read_model.projection_checkpoints c USING (topic, partition, generation)",
+        )
+        .fetch_one(&pipeline.database.pool)
+        .await?;
+        ensure!((ahead, behind) == (3, 3), "{ahead} are there, {behind} stand still");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let (moved, behind): (i64, i64) = sqlx::query_as(
+        "SELECT count(*), count(*) FILTER (WHERE c.last_event_seq IS DISTINCT FROM e.last)
+         FROM (SELECT tenant_id, run_id, max(run_seq) AS last FROM event_log.run_events
+               GROUP BY 1, 2 HAVING max(run_seq) = max(run_seq) FILTER (WHERE partition = 3)) e
+         LEFT JOIN read_model.run_current c USING (tenant_id, run_id)",
+    )
+    .fetch_one(&pipeline.database.pool)
+    .await
+    .unwrap();
+    assert!(moved > 10, "{moved} runs moved");
+    assert_eq!(
+        behind, 0,
+        "what the stream before holds was read from the log"
+    );
+
+    standstill.rollback().await.unwrap();
+    pipeline.wait_projected(SOON).await.unwrap();
+    let mut observed = observe(&pipeline.database.pool).await.unwrap();
+    // The partitions that hold nothing.
+    let is_read = |row: &Row| row.get("next_offset") != Some(&Cell::Int(0));
+    observed.ledger.retain(|_, row| is_read(row));
+    let (log, mut lines) =
+        witness::explain(&produced, &observed.run_events, &observed.dead_letters);
+    lines.extend(compare(&log, &observed, &produced, &pipeline.topic.name).unwrap());
+    assert!(lines.is_empty(), "{}", report(&lines, 20));
+    assert_no_mismatch(&projectors).await;
+    assert_eq!(projectors.terminate().await.unwrap().code(), Some(0));
+    assert_eq!(ingest.terminate().await.unwrap().code(), Some(0));
 }
