@@ -33,22 +33,28 @@ fn feed(topic: &Topic, records: Vec<Record>) -> (watch::Sender<bool>, JoinHandle
     (end, task)
 }
 
-/// Reads again and again what must never fall, until it is told to end; how often it did.
+/// What never falls, as the views of all projections show it.
+const NEVER_FALLS: &str = "SELECT ARRAY[
+    (SELECT count(*) FROM read_model.run_current),
+    (SELECT coalesce(sum(last_event_seq), 0)::bigint FROM read_model.run_current),
+    (SELECT count(*) FROM read_model.step_attempt),
+    (SELECT count(*) FROM read_model.run_snapshot WHERE at_end),
+    (SELECT count(*) FROM read_model.run_state_interval),
+    (SELECT coalesce(sum(started + completed + failed + cancelled), 0)::bigint FROM read_model.run_hourly),
+    (SELECT coalesce(sum(started + completed + failed + cancelled), 0)::bigint FROM read_model.run_daily),
+    (SELECT coalesce(sum(started + succeeded + failed + skipped), 0)::bigint FROM read_model.step_daily)]";
+
+/// Reads that again and again, until it is told to end; how often it did.
 fn read_on(pool: PgPool, mut ended: watch::Receiver<bool>) -> JoinHandle<u32> {
     tokio::spawn(async move {
-        let (mut seen, mut reads) = ((0, 0, 0), 0);
+        let (mut seen, mut reads) = (vec![0; 8], 0);
         while !*ended.borrow_and_update() {
-            let now: (i64, i64, i64) = sqlx::query_as(
-                "SELECT count(*), coalesce(sum(last_event_seq), 0)::bigint, (SELECT count(*) FROM read_model.step_attempt)
-                 FROM read_model.run_current",
-            )
-            .fetch_one(&pool)
-            .await
-            .unwrap();
-            assert!(
-                now.0 >= seen.0 && now.1 >= seen.1 && now.2 >= seen.2,
-                "a step back: {seen:?}, then {now:?}"
-            );
+            let now: Vec<i64> = sqlx::query_scalar(NEVER_FALLS)
+                .fetch_one(&pool)
+                .await
+                .unwrap();
+            let falls = seen.iter().zip(&now).any(|(before, now)| now < before);
+            assert!(!falls, "a step back: {seen:?}, then {now:?}");
             (seen, reads) = (now, reads + 1);
         }
         reads
@@ -56,8 +62,12 @@ fn read_on(pool: PgPool, mut ended: watch::Receiver<bool>) -> JoinHandle<u32> {
 }
 
 async fn rebuild(pipeline: &Pipeline, more: &[&str]) -> (i32, String) {
+    rebuild_of("run_status", pipeline, more).await
+}
+
+async fn rebuild_of(projection: &str, pipeline: &Pipeline, more: &[&str]) -> (i32, String) {
     let mut command = pipeline.program("runlog");
-    command.args(["rebuild", "run_status"]).args(more);
+    command.args(["rebuild", projection]).args(more);
     let output = run_to_end(command).await.unwrap();
     (output.status.code().unwrap_or(-1), said(&output))
 }
@@ -142,6 +152,36 @@ async fn a_rebuild_under_load_is_killed_goes_on_and_no_reader_notices() {
     for process in projectors {
         ends_well(process).await;
     }
+    ends_well(ingest).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_projection_is_rebuilt_under_load_and_is_what_was_sent() {
+    let pipeline = Pipeline::fresh(2).await.unwrap();
+    let mut ingest = pipeline.ingest().unwrap();
+    ingest.wait_ready().await.unwrap();
+    let projectors = pipeline.projectors().unwrap();
+    let records = generate(123, 6_000, 2);
+    let (before, after) = records.split_at(4_000);
+    let mut produced = pipeline.topic.send(before).await.unwrap();
+    pipeline.wait_projected(SOON).await.unwrap();
+    let (stop, feeding) = feed(&pipeline.topic, after.to_vec());
+    let (stop_reading, ended) = watch::channel(false);
+    let reading = read_on(pipeline.database.pool.clone(), ended);
+    for projection in ["run_status", "run_timeline", "run_stats"] {
+        let (exit, words) = rebuild_of(projection, &pipeline, &[]).await;
+        assert_eq!(exit, 0, "{projection}: {words}");
+        let (exit, words) = rebuild_of(projection, &pipeline, &["--drop", "1"]).await;
+        assert_eq!(exit, 0, "{projection}: {words}");
+    }
+    assert!(!feeding.is_finished(), "nothing flowed any more");
+    stop.send(true).unwrap();
+    produced.extend(feeding.await.unwrap());
+    pipeline.wait_projected(SOON).await.unwrap();
+    stop_reading.send(true).unwrap();
+    assert!(reading.await.unwrap() > 10, "nobody read anything");
+    pipeline.assert_as_sent(&produced).await.unwrap();
+    ends_well(projectors).await;
     ends_well(ingest).await;
 }
 
