@@ -1,15 +1,13 @@
 //! Reading the projection's rows, under the locks that a batch holds to its end.
 
-use std::collections::HashMap;
-
-use chrono::{DateTime, Utc};
-use run_events::{Micros, RunStatus, StepStatus};
+use run_events::{RunStatus, StepStatus};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use super::open_run::{Attempt, KnownRun, OpenRun};
 use crate::by_run::ByRun;
 use crate::projection::{ProjectionError, RunName};
+use crate::rows::{self, corrupt, time, unreadable};
 
 /// Locks the rows of the batch's runs, made where they are missing, and reads them. The answer has
 /// the order of `by_run`.
@@ -17,26 +15,14 @@ pub(super) async fn lock_runs(
     connection: &mut PgConnection,
     by_run: &ByRun<'_>,
 ) -> Result<Vec<OpenRun>, ProjectionError> {
-    let doing = ProjectionError::while_doing;
-    let tenants: Vec<&str> = by_run.keys().map(|run| run.tenant_id.as_str()).collect();
-    let ids: Vec<&str> = by_run.keys().map(|run| run.run_id.as_str()).collect();
-    sqlx::query(include_str!("sql/insert_placeholder_runs.sql"))
-        .bind(&tenants)
-        .bind(&ids)
-        .execute(&mut *connection)
-        .await
-        .map_err(doing("cannot insert new runs"))?;
-    let rows = sqlx::query(include_str!("sql/lock_runs.sql"))
-        .bind(tenants)
-        .bind(ids)
-        .fetch_all(connection)
-        .await
-        .map_err(doing("cannot lock the runs"))?;
-    let mut known = HashMap::with_capacity(rows.len());
-    for row in &rows {
-        let (name, run) = known_run(row)?;
-        known.insert(name, run);
-    }
+    let mut known = rows::lock_runs(
+        connection,
+        by_run,
+        include_str!("sql/insert_placeholder_runs.sql"),
+        include_str!("sql/lock_runs.sql"),
+        known_run,
+    )
+    .await?;
     let open = by_run.keys().map(|name| {
         let run = known.remove(name).filter(|run| run.last_event_seq > 0);
         OpenRun::new(name.clone(), run)
@@ -83,11 +69,7 @@ pub(super) async fn load_attempts(
     Ok(())
 }
 
-fn known_run(row: &PgRow) -> Result<(RunName, KnownRun), ProjectionError> {
-    let name = RunName {
-        tenant_id: row.try_get("tenant_id").map_err(unreadable)?,
-        run_id: row.try_get("run_id").map_err(unreadable)?,
-    };
+fn known_run(row: &PgRow, name: RunName) -> Result<KnownRun, ProjectionError> {
     let status: &str = row.try_get("status").map_err(unreadable)?;
     let status = RunStatus::parse(status).ok_or_else(|| corrupt(&name, "status", status))?;
     let decode = || -> Result<_, sqlx::Error> {
@@ -97,12 +79,11 @@ fn known_run(row: &PgRow) -> Result<(RunName, KnownRun), ProjectionError> {
             plan_id: row.try_get("plan_id")?,
             status,
             is_queued: row.try_get("is_queued")?,
-            emitted_started_at: emitted_started_at(row)?,
+            emitted_started_at: time(row, "emitted_started_at")?,
             last_event_seq: row.try_get("last_event_seq")?,
         })
     };
-    let run = decode().map_err(unreadable)?;
-    Ok((name, run))
+    decode().map_err(unreadable)
 }
 
 /// `None` where the attempt has no row.
@@ -114,29 +95,9 @@ fn attempt(row: &PgRow, name: &RunName) -> Result<Option<Attempt>, ProjectionErr
         return Ok(None);
     };
     let status = StepStatus::parse(status).ok_or_else(|| corrupt(name, "step status", status))?;
-    let emitted_started_at = emitted_started_at(row).map_err(unreadable)?;
+    let emitted_started_at = time(row, "emitted_started_at").map_err(unreadable)?;
     Ok(Some(Attempt {
         status,
         emitted_started_at,
     }))
-}
-
-fn emitted_started_at(row: &PgRow) -> Result<Option<Micros>, sqlx::Error> {
-    let time: Option<DateTime<Utc>> = row.try_get("emitted_started_at")?;
-    Ok(time.map(Micros::from))
-}
-
-fn unreadable(cause: sqlx::Error) -> ProjectionError {
-    ProjectionError::Database {
-        doing: "cannot understand a row of the read model",
-        cause,
-    }
-}
-
-fn corrupt(run: &RunName, column: &str, value: &str) -> ProjectionError {
-    let what = format!("{value:?} as its {column}, which this version does not know");
-    ProjectionError::Corrupt {
-        run: run.clone(),
-        what,
-    }
 }

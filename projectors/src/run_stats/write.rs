@@ -2,22 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
-use run_events::Micros;
 use sqlx::PgConnection;
 
 use super::open_run::{Attempt, KnownRun, OpenRun};
 use super::sums::{RunCounts, RunKey, StepCounts, StepKey};
 use crate::projection::{ProjectionError, RunName};
-
-/// One column of an unnest: `value` of every row.
-fn column<R, T>(rows: &[R], value: impl Fn(&R) -> T) -> Vec<T> {
-    rows.iter().map(value).collect()
-}
-
-fn at(time: Option<Micros>) -> Option<DateTime<Utc>> {
-    time.map(Micros::to_datetime)
-}
+use crate::rows::{at, column};
 
 /// run_stats_run: the runs that changed. Their rows are locked.
 pub(super) async fn runs(

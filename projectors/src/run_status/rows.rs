@@ -1,10 +1,10 @@
 //! Reading the projection's rows, under the locks that a batch holds to its end.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use run_events::run_state::StepCounts;
-use run_events::{Micros, RunState, RunStatus, StepAttempt, StepStatus};
+use run_events::{RunState, RunStatus, StepAttempt, StepStatus};
 use serde_json::Value;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
@@ -13,6 +13,7 @@ use super::open_run::OpenRun;
 use super::snapshots::MAX_STATE_BYTES;
 use crate::by_run::ByRun;
 use crate::projection::{ProjectionError, RunName};
+use crate::rows::{self, corrupt, time, unreadable};
 
 /// Locks the rows of the batch's runs, made where they are missing, and reads them. The answer has
 /// the order of `by_run`.
@@ -20,35 +21,14 @@ pub(super) async fn lock_runs(
     connection: &mut PgConnection,
     by_run: &ByRun<'_>,
 ) -> Result<Vec<OpenRun>, ProjectionError> {
-    let doing = ProjectionError::while_doing;
-    let tenants: Vec<&str> = by_run.keys().map(|run| run.tenant_id.as_str()).collect();
-    let ids: Vec<&str> = by_run.keys().map(|run| run.run_id.as_str()).collect();
-    let any_time: Vec<DateTime<Utc>> = by_run
-        .values()
-        .map(|events| events[0].logged.persisted_at.to_datetime())
-        .collect();
-    sqlx::query(include_str!("sql/insert_placeholder_runs.sql"))
-        .bind(&tenants)
-        .bind(&ids)
-        .bind(any_time)
-        .execute(&mut *connection)
-        .await
-        .map_err(doing("cannot insert new runs"))?;
-    let rows = sqlx::query(include_str!("sql/lock_runs.sql"))
-        .bind(tenants)
-        .bind(ids)
-        .fetch_all(connection)
-        .await
-        .map_err(doing("cannot lock the runs"))?;
-    let mut states = HashMap::with_capacity(rows.len());
-    for row in &rows {
-        let state = run_state(row)?;
-        let name = RunName {
-            tenant_id: state.tenant_id.clone(),
-            run_id: state.run_id.clone(),
-        };
-        states.insert(name, state);
-    }
+    let mut states = rows::lock_runs(
+        connection,
+        by_run,
+        include_str!("sql/insert_placeholder_runs.sql"),
+        include_str!("sql/lock_runs.sql"),
+        run_state,
+    )
+    .await?;
     let open = by_run.keys().map(|name| {
         let state = states.remove(name).filter(|state| state.last_event_seq > 0);
         OpenRun::new(name.clone(), state)
@@ -140,11 +120,7 @@ pub(super) async fn load_all_attempts(
     Ok(())
 }
 
-fn run_state(row: &PgRow) -> Result<RunState, ProjectionError> {
-    let name = RunName {
-        tenant_id: row.try_get("tenant_id").map_err(unreadable)?,
-        run_id: row.try_get("run_id").map_err(unreadable)?,
-    };
+fn run_state(row: &PgRow, name: RunName) -> Result<RunState, ProjectionError> {
     let status: String = row.try_get("status").map_err(unreadable)?;
     let status = RunStatus::parse(&status).ok_or_else(|| corrupt(&name, "status", &status))?;
     let error = error(row, &name)?;
@@ -222,25 +198,4 @@ fn error(row: &PgRow, name: &RunName) -> Result<Option<Value>, ProjectionError> 
     let text: Option<&str> = row.try_get("error").map_err(unreadable)?;
     let value = text.map(run_events::json::value).transpose();
     value.map_err(|e| corrupt(name, "error", &e.to_string()))
-}
-
-fn time(row: &PgRow, column: &str) -> Result<Option<Micros>, sqlx::Error> {
-    Ok(row
-        .try_get::<Option<DateTime<Utc>>, _>(column)?
-        .map(Micros::from))
-}
-
-fn unreadable(cause: sqlx::Error) -> ProjectionError {
-    ProjectionError::Database {
-        doing: "cannot understand a row of the read model",
-        cause,
-    }
-}
-
-fn corrupt(run: &RunName, column: &str, value: &str) -> ProjectionError {
-    let what = format!("{value:?} as its {column}, which this version does not know");
-    ProjectionError::Corrupt {
-        run: run.clone(),
-        what,
-    }
 }

@@ -15,8 +15,8 @@ use sqlx::PgConnection;
 
 use super::open_run::OpenRun;
 use super::points;
-use super::write::column;
 use crate::projection::{ProjectionError, RunName};
+use crate::rows::column;
 
 /// The longest document that is kept, in bytes of its text: some 50,000 attempts without errors. A run
 /// whose errors alone are longer is not even loaded.

@@ -1,21 +1,12 @@
 //! Writing what a batch changed: one statement per table, whatever the batch's size.
 
-use chrono::{DateTime, Utc};
-use run_events::{Inconsistency, Micros, RunState, StepAttempt};
+use run_events::{Inconsistency, RunState, StepAttempt};
 use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::open_run::{Alert, OpenRun};
 use crate::projection::ProjectionError;
-
-/// One column of an unnest: `value` of every row.
-pub(super) fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
-    rows.iter().map(value).collect()
-}
-
-fn at(time: Option<Micros>) -> Option<DateTime<Utc>> {
-    time.map(Micros::to_datetime)
-}
+use crate::rows::{at, column};
 
 fn json_text(value: Option<&Value>) -> Option<String> {
     value.map(Value::to_string)

@@ -1,6 +1,6 @@
 //! Reading the runs' rows, under the locks that a batch holds to its end.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use run_events::{Micros, RunStatus};
@@ -11,6 +11,7 @@ use super::OpenRun;
 use super::timeline::{Interval, Moment, Timeline};
 use crate::by_run::ByRun;
 use crate::projection::{ProjectionError, RunName};
+use crate::rows::{self, corrupt, unreadable};
 
 /// Locks the rows of the batch's runs, made where they are missing, and reads them. The answer has
 /// the order of `by_run`.
@@ -18,26 +19,14 @@ pub(super) async fn lock_runs(
     connection: &mut PgConnection,
     by_run: &ByRun<'_>,
 ) -> Result<Vec<OpenRun>, ProjectionError> {
-    let doing = ProjectionError::while_doing;
-    let tenants: Vec<&str> = by_run.keys().map(|run| run.tenant_id.as_str()).collect();
-    let ids: Vec<&str> = by_run.keys().map(|run| run.run_id.as_str()).collect();
-    sqlx::query(include_str!("sql/insert_placeholder_runs.sql"))
-        .bind(&tenants)
-        .bind(&ids)
-        .execute(&mut *connection)
-        .await
-        .map_err(doing("cannot insert new runs"))?;
-    let rows = sqlx::query(include_str!("sql/lock_runs.sql"))
-        .bind(tenants)
-        .bind(ids)
-        .fetch_all(connection)
-        .await
-        .map_err(doing("cannot lock the runs"))?;
-    let mut timelines = HashMap::with_capacity(rows.len());
-    for row in &rows {
-        let (name, timeline) = timeline(row)?;
-        timelines.insert(name, timeline);
-    }
+    let mut timelines = rows::lock_runs(
+        connection,
+        by_run,
+        include_str!("sql/insert_placeholder_runs.sql"),
+        include_str!("sql/lock_runs.sql"),
+        timeline,
+    )
+    .await?;
     let open = by_run.keys().map(|name| OpenRun {
         name: name.clone(),
         timeline: timelines
@@ -47,21 +36,10 @@ pub(super) async fn lock_runs(
     Ok(open.collect())
 }
 
-fn timeline(row: &PgRow) -> Result<(RunName, Timeline), ProjectionError> {
-    let unreadable = |cause| ProjectionError::Database {
-        doing: "cannot understand a row of the read model",
-        cause,
-    };
-    let name = RunName {
-        tenant_id: row.try_get("tenant_id").map_err(unreadable)?,
-        run_id: row.try_get("run_id").map_err(unreadable)?,
-    };
+fn timeline(row: &PgRow, name: RunName) -> Result<Timeline, ProjectionError> {
     let state: &str = row.try_get("state").map_err(unreadable)?;
-    let Some(state) = RunStatus::parse(state) else {
-        let what = format!("{state:?} as its state, which this version does not know");
-        return Err(ProjectionError::Corrupt { run: name, what });
-    };
-    Ok((name, decode(row, state).map_err(unreadable)?))
+    let state = RunStatus::parse(state).ok_or_else(|| corrupt(&name, "state", state))?;
+    decode(row, state).map_err(unreadable)
 }
 
 fn decode(row: &PgRow, state: RunStatus) -> Result<Timeline, sqlx::Error> {

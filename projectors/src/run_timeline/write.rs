@@ -5,11 +5,7 @@ use sqlx::PgConnection;
 use super::OpenRun;
 use super::timeline::{Interval, Timeline};
 use crate::projection::{ProjectionError, RunName};
-
-/// One column of an unnest: `value` of every row.
-fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
-    rows.iter().map(value).collect()
-}
+use crate::rows::column;
 
 /// The runs that changed, with their timelines.
 fn changed(runs: &[OpenRun]) -> impl Iterator<Item = (&RunName, &Timeline)> {

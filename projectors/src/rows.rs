@@ -1,0 +1,86 @@
+//! What the projections share in reading and writing their rows. Called by the modules `rows` and `write`
+//! of each.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use run_events::Micros;
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
+
+use crate::by_run::ByRun;
+use crate::projection::{ProjectionError, RunName};
+
+/// Locks the rows of the batch's runs, made where they are missing, and reads them with `decode`. Both
+/// statements take the tenants and the runs, in key order; the first one may also take ($3) the time of
+/// each run's first event in the batch.
+pub(crate) async fn lock_runs<K>(
+    connection: &mut PgConnection,
+    by_run: &ByRun<'_>,
+    insert_missing: &'static str,
+    lock: &'static str,
+    decode: impl Fn(&PgRow, RunName) -> Result<K, ProjectionError>,
+) -> Result<HashMap<RunName, K>, ProjectionError> {
+    let doing = ProjectionError::while_doing;
+    let tenants: Vec<&str> = by_run.keys().map(|run| run.tenant_id.as_str()).collect();
+    let ids: Vec<&str> = by_run.keys().map(|run| run.run_id.as_str()).collect();
+    let times: Vec<DateTime<Utc>> = by_run
+        .values()
+        .map(|events| events[0].logged.persisted_at.to_datetime())
+        .collect();
+    sqlx::query(insert_missing)
+        .bind(&tenants)
+        .bind(&ids)
+        .bind(times)
+        .execute(&mut *connection)
+        .await
+        .map_err(doing("cannot insert new runs"))?;
+    let rows = sqlx::query(lock)
+        .bind(tenants)
+        .bind(ids)
+        .fetch_all(connection)
+        .await
+        .map_err(doing("cannot lock the runs"))?;
+    let mut known = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        let name = RunName {
+            tenant_id: row.try_get("tenant_id").map_err(unreadable)?,
+            run_id: row.try_get("run_id").map_err(unreadable)?,
+        };
+        known.insert(name.clone(), decode(row, name)?);
+    }
+    Ok(known)
+}
+
+/// One column of an unnest: `value` of every row.
+pub(crate) fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
+    rows.iter().map(value).collect()
+}
+
+/// A time as the database takes it.
+pub(crate) fn at(time: Option<Micros>) -> Option<DateTime<Utc>> {
+    time.map(Micros::to_datetime)
+}
+
+/// A time that may be NULL.
+pub(crate) fn time(row: &PgRow, column: &str) -> Result<Option<Micros>, sqlx::Error> {
+    let time: Option<DateTime<Utc>> = row.try_get(column)?;
+    Ok(time.map(Micros::from))
+}
+
+/// For `map_err`: a row has not the columns that it should have.
+pub(crate) fn unreadable(cause: sqlx::Error) -> ProjectionError {
+    ProjectionError::Database {
+        doing: "cannot understand a row of the read model",
+        cause,
+    }
+}
+
+/// A column of a run's row has a value that this build cannot have written.
+pub(crate) fn corrupt(run: &RunName, column: &str, value: &str) -> ProjectionError {
+    let what = format!("{value:?} as its {column}, which this version does not know");
+    ProjectionError::Corrupt {
+        run: run.clone(),
+        what,
+    }
+}
