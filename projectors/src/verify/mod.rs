@@ -15,6 +15,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use crate::projection::{Projection, ProjectionError};
 use crate::runner::versions::Version;
 use scratch::Scratch;
+pub use scratch::{Table, tables};
 
 /// Events that are applied at once.
 const PAGE: i64 = 2_000;

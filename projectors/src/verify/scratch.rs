@@ -1,7 +1,7 @@
 //! Empty copies of a version's tables, of one connection's own, and the comparison with the live ones.
 
 use event_log::read::LoggedRun;
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 
 use super::{TOLD, Verified, counted};
 
@@ -13,10 +13,41 @@ pub(super) struct Scratch {
     watermark: Option<String>,
 }
 
-struct Table {
-    name: String,
+/// A table of a version.
+#[derive(Debug, FromRow)]
+pub struct Table {
+    /// Its name, in the version's schema.
+    pub name: String,
     /// All of its columns but `projected_at`, for a SELECT.
-    columns: String,
+    pub columns: String,
+    /// Whether its rows belong to runs.
+    pub is_of_runs: bool,
+    /// Whether it has a row for each run.
+    pub is_per_run: bool,
+}
+
+/// The tables in the schema of a version, by name.
+///
+/// # Errors
+/// The database's.
+pub async fn tables(
+    connection: &mut PgConnection,
+    schema: &str,
+) -> Result<Vec<Table>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT c.relname::text AS name,
+                string_agg(format('%I', a.attname), ', ' ORDER BY a.attnum) FILTER (WHERE a.attname <> 'projected_at') AS columns,
+                bool_or(a.attname = 'run_id') AS is_of_runs,
+                coalesce((SELECT array_agg(k.attname ORDER BY k.attname) = ARRAY['run_id', 'tenant_id']::name[]
+                          FROM pg_index i JOIN pg_attribute k ON k.attrelid = c.oid AND k.attnum = ANY (i.indkey)
+                          WHERE i.indrelid = c.oid AND i.indisprimary), false) AS is_per_run
+         FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+         WHERE c.relnamespace = $1::regnamespace AND c.relkind = 'r'
+         GROUP BY c.oid, c.relname ORDER BY c.relname",
+    )
+    .bind(schema)
+    .fetch_all(connection)
+    .await
 }
 
 impl Scratch {
@@ -25,38 +56,25 @@ impl Scratch {
         connection: &mut PgConnection,
         schema: &str,
     ) -> Result<Self, sqlx::Error> {
-        let rows: Vec<(String, String, bool, bool)> = sqlx::query_as(
-            "SELECT c.relname::text,
-                    string_agg(format('%I', a.attname), ', ' ORDER BY a.attnum) FILTER (WHERE a.attname <> 'projected_at'),
-                    bool_or(a.attname = 'run_id'),
-                    coalesce((SELECT array_agg(k.attname ORDER BY k.attname) = ARRAY['run_id', 'tenant_id']::name[]
-                              FROM pg_index i JOIN pg_attribute k ON k.attrelid = c.oid AND k.attnum = ANY (i.indkey)
-                              WHERE i.indrelid = c.oid AND i.indisprimary), false)
-             FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-             WHERE c.relnamespace = $1::regnamespace AND c.relkind = 'r'
-             GROUP BY c.oid, c.relname ORDER BY c.relname",
-        )
-        .bind(schema)
-        .fetch_all(&mut *connection)
-        .await?;
-        let (mut tables, mut watermark) = (Vec::new(), None);
-        for (name, columns, has_run, is_per_run) in rows {
+        let (mut of_runs, mut watermark) = (Vec::new(), None);
+        for table in tables(connection, schema).await? {
+            let name = &table.name;
             let statement = format!(
                 "CREATE TEMPORARY TABLE {name} (LIKE {schema}.{name} INCLUDING ALL) ON COMMIT DELETE ROWS"
             );
             sqlx::raw_sql(AssertSqlSafe(statement))
                 .execute(&mut *connection)
                 .await?;
-            if is_per_run {
+            if table.is_per_run {
                 watermark = Some(name.clone());
             }
-            if has_run {
-                tables.push(Table { name, columns });
+            if table.is_of_runs {
+                of_runs.push(table);
             }
         }
         Ok(Self {
             schema: schema.to_owned(),
-            tables,
+            tables: of_runs,
             watermark,
         })
     }
@@ -105,7 +123,7 @@ impl Scratch {
     ) -> Result<(), sqlx::Error> {
         let tenants: Vec<&str> = runs.iter().map(|run| run.tenant_id.as_str()).collect();
         let ids: Vec<&str> = runs.iter().map(|run| run.run_id.as_str()).collect();
-        for Table { name, columns } in &self.tables {
+        for Table { name, columns, .. } in &self.tables {
             let of_runs = |table: &str| {
                 format!(
                     "SELECT {columns} FROM {table} t

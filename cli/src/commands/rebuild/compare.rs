@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use runlog_projectors::verify::{Table, tables};
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
 use super::Versions;
@@ -96,19 +97,10 @@ async fn at_one_moment(
     if !is_equal {
         return Ok(None);
     }
-    let tables: Vec<(String, String)> = sqlx::query_as(
-        "SELECT c.relname::text, string_agg(format('%I', a.attname), ', ' ORDER BY a.attnum)
-         FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-         WHERE c.relnamespace = $1::regnamespace AND c.relkind = 'r' AND a.attname <> 'projected_at'
-         GROUP BY c.relname ORDER BY c.relname",
-    )
-    .bind(versions.schema(versions.live))
-    .fetch_all(&mut *snapshot)
-    .await?;
+    let [live, new] = versions.schemas();
     let mut compared = Compared::default();
-    for (table, columns) in tables {
-        let of = |version| format!("{}.{table}", versions.schema(version));
-        let (live, new) = (of(versions.live), of(versions.new));
+    for Table { name, columns, .. } in tables(&mut snapshot, &live).await? {
+        let (live, new) = (format!("{live}.{name}"), format!("{new}.{name}"));
         let (rows, digest) = digest(&mut snapshot, &live, &columns).await?;
         compared.rows += rows;
         if (rows, digest) != self::digest(&mut snapshot, &new, &columns).await? {

@@ -10,6 +10,7 @@ mod switch;
 mod watch;
 
 use anyhow::{Context as _, bail};
+use runlog_projectors::runner::versions::Version;
 use serde::Serialize;
 use service::exit::Exit;
 use sqlx::PgPool;
@@ -52,9 +53,17 @@ struct Versions {
 }
 
 impl Versions {
-    /// The schema of a version's tables.
-    fn schema(&self, version: i32) -> String {
-        format!("{}_{version}", self.projection)
+    /// The schemas of the live version's tables and of the new one's.
+    fn schemas(&self) -> [String; 2] {
+        [(self.live, true), (self.new, false)].map(|(version, is_live)| {
+            let projection = self.projection.clone();
+            Version {
+                projection,
+                version,
+                is_live,
+            }
+            .schema()
+        })
     }
 }
 
