@@ -95,6 +95,21 @@ impl Process {
         get(&self.address, path).await
     }
 
+    /// Waits until /readyz says that the program is not ready, and all of these texts.
+    ///
+    /// # Errors
+    /// Where that does not come to pass `within` this time.
+    pub async fn wait_unready(&self, texts: &[&str], within: Duration) -> Result<()> {
+        wait_until("/readyz to say why not", within, async || {
+            let answer = self.get("/readyz").await?;
+            let is_said =
+                answer.starts_with("HTTP/1.1 503") && texts.iter().all(|t| answer.contains(t));
+            ensure!(is_said, "{answer}");
+            Ok(())
+        })
+        .await
+    }
+
     /// SIGKILL: no handler runs, nothing is written any more.
     ///
     /// # Errors

@@ -4,25 +4,12 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
 use runlog_tests::generator::generate;
-use runlog_tests::{Environment, Pipeline, Process, Stack, wait_until};
+use runlog_tests::{Environment, Pipeline, Stack};
 
 const SOON: Duration = Duration::from_secs(30);
 /// Longer than Kafka is not asked.
 const STAYS: Duration = Duration::from_secs(7);
-
-async fn wait_shown(process: &Process, texts: [&str; 3]) {
-    wait_until("/readyz to say what is refused", SOON, async || {
-        let answer = process.get("/readyz").await?;
-        let is_said =
-            answer.starts_with("HTTP/1.1 503") && texts.iter().all(|t| answer.contains(t));
-        ensure!(is_said, "{answer}");
-        Ok(())
-    })
-    .await
-    .unwrap();
-}
 
 /// A process that starts while its group is refused takes part once it is allowed.
 async fn refused_group(stack: &Stack, pipeline: &Pipeline) {
@@ -34,7 +21,9 @@ async fn refused_group(stack: &Stack, pipeline: &Pipeline) {
         .await
         .unwrap();
     let mut late = pipeline.ingest().unwrap();
-    wait_shown(&late, ["\"group\"", group, "allow"]).await;
+    late.wait_unready(&["\"group\"", group, "allow"], SOON)
+        .await
+        .unwrap();
     stack
         .acl(&[&["--remove", "--force"], but_read.as_slice()].concat())
         .await
@@ -61,11 +50,17 @@ async fn what_kafka_refuses_is_said_and_waited_for() {
         .await
         .unwrap();
     produced.extend(pipeline.topic.send(&generate(112, 200, 2)).await.unwrap());
-    wait_shown(&ingest, ["\"topics\"", topic, "allow READ"]).await;
+    ingest
+        .wait_unready(&["\"topics\"", topic, "allow READ"], SOON)
+        .await
+        .unwrap();
     // Nothing else speaks against it: the reason stays by itself.
     let since = Instant::now();
     while since.elapsed() < STAYS {
-        wait_shown(&ingest, ["\"topics\"", topic, "allow READ"]).await;
+        ingest
+            .wait_unready(&["\"topics\"", topic, "allow READ"], SOON)
+            .await
+            .unwrap();
     }
     stack
         .acl(&[&["--remove", "--force"], but_read.as_slice()].concat())
@@ -91,11 +86,13 @@ async fn a_topic_that_does_not_exist_is_said_and_waited_for() {
     let mut pipeline = Pipeline::fresh(2).await.unwrap();
     pipeline.topic.remove().await.unwrap();
     let mut ingest = pipeline.ingest().unwrap();
-    wait_shown(
-        &ingest,
-        ["\"topics\"", &pipeline.topic.name, "does not exist"],
-    )
-    .await;
+    ingest
+        .wait_unready(
+            &["\"topics\"", &pipeline.topic.name, "does not exist"],
+            SOON,
+        )
+        .await
+        .unwrap();
     pipeline.topic = pipeline.topic.made_after_removal().await.unwrap();
     let produced = pipeline.topic.send(&generate(114, 200, 2)).await.unwrap();
     ingest.wait_ready().await.unwrap();

@@ -57,19 +57,6 @@ async fn moves(pipeline: &Pipeline, more: i64) {
     .unwrap();
 }
 
-async fn wait_unready(process: &Process, reason: &str) {
-    wait_until("/readyz to say why not", SOON, async || {
-        let answer = process.get("/readyz").await?;
-        ensure!(
-            answer.starts_with("HTTP/1.1 503") && answer.contains(reason),
-            "{answer}"
-        );
-        Ok(())
-    })
-    .await
-    .unwrap();
-}
-
 async fn wait_owners(pipeline: &Pipeline, expected: i64) {
     wait_until("the owners of the partitions", SOON, async || {
         let owners: i64 = sqlx::query_scalar("SELECT count(DISTINCT owner) FROM event_log.streams")
@@ -232,7 +219,10 @@ async fn servers_that_go_away_are_waited_for_and_a_damaged_log_halts_its_partiti
         } else {
             "database"
         };
-        wait_unready(&ingest, &format!("\"{condition}\"")).await;
+        ingest
+            .wait_unready(&[&format!("\"{condition}\"")], SOON)
+            .await
+            .unwrap();
         stack.up().await.unwrap();
         ingest.wait_ready().await.unwrap();
     }
@@ -242,7 +232,7 @@ async fn servers_that_go_away_are_waited_for_and_a_damaged_log_halts_its_partiti
     stack.end("postgres", "INT").await.unwrap();
     assert_ends_in_time(ingest).await;
     let starting = pipeline.ingest().unwrap();
-    wait_unready(&starting, "starting").await;
+    starting.wait_unready(&["starting"], SOON).await.unwrap();
     assert_ends_in_time(starting).await;
     stack.up().await.unwrap();
 
@@ -275,7 +265,7 @@ async fn servers_that_go_away_are_waited_for_and_a_damaged_log_halts_its_partiti
     )
     .await
     .unwrap();
-    wait_unready(&ingest, "halted").await;
+    ingest.wait_unready(&["halted"], SOON).await.unwrap();
 }
 
 /// Turns a byte of the batch that begins at this offset of partition 0, as a bad disk might.

@@ -50,18 +50,6 @@ async fn wait_for_the_neighbours(pipeline: &Pipeline) {
     .unwrap();
 }
 
-async fn wait_shown(process: &Process, texts: &[&str]) {
-    wait_until("/readyz to say why not", SOON, async || {
-        let answer = process.get("/readyz").await?;
-        let is_shown =
-            answer.starts_with("HTTP/1.1 503") && texts.iter().all(|t| answer.contains(t));
-        ensure!(is_shown, "{answer}");
-        Ok(())
-    })
-    .await
-    .unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_the_database_never_finishes_is_shown_and_waited_for() {
     let pipeline = Pipeline::fresh(2).await.unwrap();
@@ -72,7 +60,10 @@ async fn a_record_that_the_database_never_finishes_is_shown_and_waited_for() {
     let ingest = Process::spawn(&pipeline.environment, "runlog-ingest", program).unwrap();
 
     wait_for_the_neighbours(&pipeline).await;
-    wait_shown(&ingest, &["statement timeout"]).await;
+    ingest
+        .wait_unready(&["statement timeout"], SOON)
+        .await
+        .unwrap();
     stop_interfering(&pipeline).await;
     pipeline.wait_ingested(SOON).await.unwrap();
     pipeline.assert_as_sent(&produced).await.unwrap();
@@ -98,7 +89,10 @@ async fn an_error_that_nobody_listed_halts_one_partition_and_not_the_process() {
     })
     .await
     .unwrap();
-    wait_shown(&ingest, &["no reason at all"]).await;
+    ingest
+        .wait_unready(&["no reason at all"], SOON)
+        .await
+        .unwrap();
     let heads = pipeline.topic.heads().await.unwrap();
     wait_until("the other partition to go on", SOON, async || {
         let stored: i64 =
