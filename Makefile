@@ -1,11 +1,11 @@
 # The commands of a clone. Each is a script in dev/ that can be run by itself; this file only names them.
 .DEFAULT_GOAL := help
-.PHONY: help build demo up down test lint bench chaos
+.PHONY: help build demo up down test lint bench bench-queries chaos
 KEEP ?=
 export KEEP MINUTES SEED ROUND ROUND_SECONDS RATE
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Install what is missing, run Runlog on simulated events, check the result, stop (KEEP=1 leaves it up)
 	@dev/demo
@@ -24,6 +24,9 @@ lint: ## Run only the checks: format, clippy, scripts, compose file, documents
 
 bench: ## Measure throughput on this machine
 	@dev/bench
+
+bench-queries: ## Time the queries of docs/analysts.md at 1.4 million runs (KEEP=1 keeps the data for the next time)
+	@dev/bench queries
 
 chaos: ## Break everything for MINUTES (2) and check that nothing is lost (SEED=N repeats a run, ROUND=N one round)
 	@dev/chaos

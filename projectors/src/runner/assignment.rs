@@ -38,7 +38,7 @@ pub(super) fn plan(versions: &[Version], view: &View<'_>) -> Plan {
     let mut plan = Plan::default();
     let is_kept = |key: &CheckpointKey| {
         let mut versions = versions.iter();
-        versions.any(|v| (&v.projection, v.version) == (&key.projection, key.version))
+        versions.any(|version| version.is(&key.projection, key.version))
     };
     let gone = view.held.keys().filter(|key| !is_kept(key));
     plan.give_up.extend(gone.cloned());
@@ -53,7 +53,7 @@ fn plan_version(version: &Version, view: &View<'_>, plan: &mut Plan) {
     let standings: BTreeMap<i64, &Standing> = view
         .standings
         .iter()
-        .filter(|s| s.projection == projection && s.version == version.version)
+        .filter(|s| version.is(&s.projection, s.version))
         .map(|s| (s.stream_id, s))
         .collect();
     let readable = readable(view.heads, &standings);
@@ -63,9 +63,7 @@ fn plan_version(version: &Version, view: &View<'_>, plan: &mut Plan) {
 
     let still_mine: BTreeSet<i64> = mine.iter().map(|s| s.stream_id).collect();
     let lost = |key: &&CheckpointKey| {
-        key.projection == projection
-            && key.version == version.version
-            && !still_mine.contains(&key.stream_id)
+        version.is(&key.projection, key.version) && !still_mine.contains(&key.stream_id)
     };
     plan.give_up.extend(view.held.keys().filter(lost).cloned());
 

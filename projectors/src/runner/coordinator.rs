@@ -304,8 +304,7 @@ impl Runner {
         let Some(projection) = self.projections.get(&lease.key.projection) else {
             return;
         };
-        let is_its =
-            |v: &&Version| (&v.projection, v.version) == (&lease.key.projection, lease.key.version);
+        let is_its = |v: &&Version| v.is(&lease.key.projection, lease.key.version);
         let Some(version) = self.versions.iter().find(is_its) else {
             return;
         };

@@ -21,8 +21,7 @@ pub(super) async fn measure(
     standings: &[Standing],
 ) -> Result<(), sqlx::Error> {
     for version in versions {
-        let is_its =
-            |s: &&Standing| (&s.projection, s.version) == (&version.projection, version.version);
+        let is_its = |s: &&Standing| version.is(&s.projection, s.version);
         let mine = standings.iter().filter(is_its);
         let standings: HashMap<i64, &Standing> = mine.map(|s| (s.stream_id, s)).collect();
         let (mut events, mut seconds) = (0, 0.0_f64);

@@ -92,9 +92,7 @@ pub(super) async fn counts(
     .fetch_all(connection)
     .await?;
     let count = |version: &Version| {
-        let its = |(projection, number, _): &&(String, i32, i64)| {
-            (projection, *number) == (&version.projection, version.version)
-        };
+        let its = |(projection, number, _): &&(String, i32, i64)| version.is(projection, *number);
         let count = rows.iter().find(its).map_or(0, |row| row.2);
         (version.label(), count)
     };

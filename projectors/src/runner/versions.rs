@@ -22,6 +22,11 @@ impl Version {
         format!("{}_{}", self.projection, self.version)
     }
 
+    /// Whether it is this version of this projection.
+    pub fn is(&self, projection: &str, version: i32) -> bool {
+        self.projection == projection && self.version == version
+    }
+
     /// What the metrics and the log call it: the live one by the projection's name.
     pub fn label(&self) -> String {
         if self.is_live {

@@ -177,3 +177,73 @@ async fn a_version_that_is_behind_the_live_one_is_not_published() {
     assert_eq!(publish().await, Ok(()));
     assert_eq!(database.number(read).await, 1);
 }
+
+/// The indexes and constraints of a version, as they are called and defined in its schema.
+async fn indexes_and_constraints(database: &Database, schema: &str) -> Vec<String> {
+    sqlx::query_scalar(
+        "SELECT replace(i.indexdef, ' ON ' || $1 || '.', ' ON ') FROM pg_indexes i WHERE i.schemaname = $1
+         UNION ALL
+         SELECT format('%s: %s %s', c.conrelid::regclass::text, c.conname, pg_get_constraintdef(c.oid))
+         FROM pg_constraint c WHERE c.connamespace = to_regnamespace($1)
+         ORDER BY 1",
+    )
+    .bind(schema)
+    .fetch_all(&database.pool)
+    .await
+    .unwrap()
+    .into_iter()
+    .map(|line: String| line.replace(&format!("{schema}."), ""))
+    .collect()
+}
+
+#[tokio::test]
+async fn a_rebuilt_version_has_the_indexes_and_constraints_of_the_live_one_by_the_same_names() {
+    let database = Database::new().await;
+    for projection in runlog_projectors::projection::NAMES {
+        sqlx::query("SELECT read_model.begin_rebuild($1)")
+            .bind(projection)
+            .execute(&database.pool)
+            .await
+            .unwrap();
+        let first = indexes_and_constraints(&database, &format!("{projection}_1")).await;
+        let second = indexes_and_constraints(&database, &format!("{projection}_2")).await;
+        assert!(first.len() > 4, "{projection}: {first:?}");
+        assert_eq!(second, first, "{projection}");
+    }
+}
+
+#[tokio::test]
+async fn versions_that_were_rebuilt_under_other_names_get_the_indexes_for_analysts_too() {
+    let database = Database::without_schema().await;
+    for migration in [
+        include_str!("../../../migrations/0001_event_log.sql"),
+        include_str!("../../../migrations/0002_read_model.sql"),
+        include_str!("../../../migrations/0003_halts_and_audit.sql"),
+        include_str!("../../../migrations/0004_projection_versions.sql"),
+        include_str!("../../../migrations/0005_run_timeline.sql"),
+        "SELECT read_model.begin_rebuild('run_status')",
+        "SELECT read_model.begin_rebuild('run_timeline')",
+        include_str!("../../../migrations/0009_analysts_indexes.sql"),
+    ] {
+        database.execute(migration).await;
+    }
+    for version in [1, 2] {
+        let timeline = indexes_and_constraints(&database, &format!("run_timeline_{version}")).await;
+        let has = |columns: &str| timeline.iter().any(|index| index.ends_with(columns));
+        assert!(
+            has("(tenant_id, state, started_at DESC, run_id)"),
+            "{timeline:?}"
+        );
+        assert!(
+            !has("(tenant_id, state, ended_at, started_at)"),
+            "{timeline:?}"
+        );
+        let status = indexes_and_constraints(&database, &format!("run_status_{version}")).await;
+        assert!(
+            status
+                .iter()
+                .any(|index| index.ends_with("(tenant_id, plan_id, sort_at DESC, run_id)")),
+            "{status:?}"
+        );
+    }
+}

@@ -1,0 +1,82 @@
+-- Indexes for what analysts ask, in every version of the projections; and rebuilt versions whose indexes are called what
+-- they are called in the first one, so that documents, plans and later migrations can name them.
+
+CREATE OR REPLACE FUNCTION read_model.begin_rebuild(of_projection text) RETURNS integer
+LANGUAGE plpgsql AS $$
+DECLARE
+  source text;
+  target text;
+  next_version integer;
+  of_table record;
+  of_index record;
+BEGIN
+  SELECT read_model.version_schema(v.projection, v.version) INTO source
+  FROM read_model.projection_version v WHERE v.projection = of_projection AND v.state = 'live';
+  IF source IS NULL THEN
+    RAISE EXCEPTION 'there is no projection % that is live', of_projection;
+  END IF;
+  SELECT max(v.version) + 1 INTO next_version
+  FROM read_model.projection_version v WHERE v.projection = of_projection;
+  target := read_model.version_schema(of_projection, next_version);
+  INSERT INTO read_model.projection_version (projection, version, state)
+  VALUES (of_projection, next_version, 'building');
+  EXECUTE format('CREATE SCHEMA %I', target);
+  EXECUTE format('COMMENT ON SCHEMA %I IS %L', target,
+                 format('Tables of the projection %s, version %s; read them through read_model.', of_projection, next_version));
+  FOR of_table IN
+    SELECT c.oid, c.relname, c.reloptions, obj_description(c.oid, 'pg_class') AS comment
+    FROM pg_class c
+    WHERE c.relnamespace = source::regnamespace AND c.relkind = 'r'
+    ORDER BY c.relname
+  LOOP
+    EXECUTE format('CREATE TABLE %I.%I (LIKE %I.%I INCLUDING ALL EXCLUDING INDEXES)%s',
+                   target, of_table.relname, source, of_table.relname,
+                   ' WITH (' || array_to_string(of_table.reloptions, ', ') || ')');
+    EXECUTE format('COMMENT ON TABLE %I.%I IS %L', target, of_table.relname, of_table.comment);
+    -- LIKE would copy them under names of its own.
+    FOR of_index IN
+      SELECT i.relname, n.conname, pg_get_constraintdef(n.oid) AS of_constraint,
+             replace(pg_get_indexdef(i.oid), format(' ON %I.', source), format(' ON %I.', target)) AS definition
+      FROM pg_index x
+      JOIN pg_class i ON i.oid = x.indexrelid
+      LEFT JOIN pg_constraint n ON n.conindid = i.oid AND n.conrelid = x.indrelid AND n.contype IN ('p', 'u', 'x')
+      WHERE x.indrelid = of_table.oid
+      ORDER BY i.relname
+    LOOP
+      IF of_index.conname IS NULL THEN
+        EXECUTE of_index.definition;
+      ELSE
+        EXECUTE format('ALTER TABLE %I.%I ADD CONSTRAINT %I %s',
+                       target, of_table.relname, of_index.conname, of_index.of_constraint);
+      END IF;
+    END LOOP;
+  END LOOP;
+  RETURN next_version;
+END $$;
+
+DO $migration$
+DECLARE
+  of_version record;
+  old_index text;
+BEGIN
+  FOR of_version IN
+    SELECT v.projection, read_model.version_schema(v.projection, v.version) AS schema
+    FROM read_model.projection_version v WHERE v.projection IN ('run_status', 'run_timeline')
+  LOOP
+    IF of_version.projection = 'run_status' THEN
+      EXECUTE format('CREATE INDEX run_current_by_plan ON %I.run_current (tenant_id, plan_id, sort_at DESC, run_id)',
+                     of_version.schema);
+    ELSE
+      -- Who was in a state at a time, the latest to enter it first: those that entered it shortly before are most
+      -- likely in it still, so the first page is near. The index by the end had to read all that ended since.
+      EXECUTE format('CREATE INDEX run_state_interval_newest ON %I.run_state_interval (tenant_id, state, started_at DESC, run_id)',
+                     of_version.schema);
+      -- Under its own name in the first version only.
+      SELECT x.indexrelid::regclass INTO STRICT old_index
+      FROM pg_index x
+      WHERE x.indrelid = format('%I.run_state_interval', of_version.schema)::regclass
+        AND pg_get_indexdef(x.indexrelid) LIKE '%(tenant_id, state, ended_at, started_at)';
+      EXECUTE format('DROP INDEX %s', old_index);
+    END IF;
+  END LOOP;
+END $migration$;

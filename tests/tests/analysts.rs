@@ -1,0 +1,105 @@
+//! The examples of docs/analysts.md, on what simulated runs leave.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::time::Duration;
+
+use runlog_tests::Pipeline;
+use runlog_tests::environment::{run_to_end, said};
+use sqlx::{AssertSqlSafe, Connection, PgPool};
+
+const DOCUMENT: &str = include_str!("../../docs/analysts.md");
+const SOON: Duration = Duration::from_secs(60);
+
+/// The SQL blocks of the document, each with the heading it stands under.
+fn examples() -> Vec<(&'static str, &'static str)> {
+    let sections = DOCUMENT.split("\n## ").skip(1);
+    sections
+        .flat_map(|section| {
+            let title = section.lines().next().unwrap();
+            let blocks = section.split("```sql\n").skip(1);
+            blocks.map(move |block| (title, block.split("```").next().unwrap()))
+        })
+        .collect()
+}
+
+/// Runs of the document's tenants, all of which come to an end within the test: in place of an hour
+/// ago it is asked when the last one started.
+async fn simulated() -> Pipeline {
+    let pipeline = Pipeline::fresh(2).await.unwrap();
+    let ingest = pipeline.ingest().unwrap();
+    let projectors = pipeline.projectors().unwrap();
+    let mut command = pipeline.program("runlog");
+    command.args(["simulate", "--runs", "1500", "--seed", "7"]);
+    command.args(["--invalid-transitions", "1"]);
+    command.args(["--topic", &pipeline.topic.name]);
+    let output = run_to_end(command).await.unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    pipeline.wait_projected(SOON).await.unwrap();
+    for process in [projectors, ingest] {
+        assert_eq!(process.terminate().await.unwrap().code(), Some(0));
+    }
+    sqlx::query("ANALYZE")
+        .execute(&pipeline.database.pool)
+        .await
+        .unwrap();
+    pipeline
+}
+
+/// The plan of a query, from a planner that reads a whole table, or sorts, only where no index helps.
+async fn plan(pool: &PgPool, query: &str) -> String {
+    let mut connection = pool.acquire().await.unwrap();
+    let mut transaction = connection.begin().await.unwrap();
+    sqlx::raw_sql("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    let explain = AssertSqlSafe(format!("EXPLAIN {query}"));
+    let lines: Vec<String> = sqlx::query_scalar(explain)
+        .fetch_all(&mut *transaction)
+        .await
+        .unwrap();
+    lines.join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_example_runs_and_pages_are_read_in_the_order_of_an_index() {
+    let pipeline = simulated().await;
+    let pool = &pipeline.database.pool;
+    let examples = examples();
+    assert!(examples.len() >= 15, "{} examples", examples.len());
+    let mut pages = 0;
+    for (title, query) in examples {
+        let last_start = "(SELECT max(started_at) FROM read_model.run_state_interval
+                            WHERE tenant_id = 'acme-retail' AND state = 'RUNNING' AND duration_ms > 0)";
+        let query = query.replace("now() - interval '1 hour'", last_start);
+        let rows = sqlx::raw_sql(AssertSqlSafe(query.clone()))
+            .fetch_all(pool)
+            .await;
+        let rows = rows.unwrap_or_else(|error| panic!("{title}: {error}\n{query}"));
+        assert!(!rows.is_empty(), "{title}: no rows\n{query}");
+        let plan = plan(pool, &query).await;
+        for large in [
+            "run_current",
+            "step_attempt",
+            "run_state_interval",
+            "event ",
+        ] {
+            assert!(
+                !plan.contains(&format!("Seq Scan on {large}")),
+                "{title}\n{plan}"
+            );
+        }
+        // A page of one table: the index gives its order, and its columns all that is looked for by equality.
+        if query.contains("\nLIMIT") && !query.contains("JOIN") {
+            assert!(plan.starts_with("Limit"), "{title}\n{plan}");
+            assert!(!plan.contains("Sort"), "{title}\n{plan}");
+            let mut filters = plan.lines().filter(|line| line.contains("Filter:"));
+            assert!(
+                !filters.any(|filter| filter.contains(" = ")),
+                "{title}\n{plan}"
+            );
+            pages += 1;
+        }
+    }
+    assert_eq!(pages, 6, "pages of one table");
+}
