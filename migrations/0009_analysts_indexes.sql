@@ -54,6 +54,15 @@ BEGIN
   RETURN next_version;
 END $$;
 
+-- Who was in a state at a time? A stay of a known length that holds the time began at most that length before, so an
+-- index by length and start is read only where there is something to find, however long the history.
+CREATE FUNCTION read_model.duration_class(duration_ms bigint) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(width_bucket(duration_ms, '{1000, 4000, 16000, 64000, 256000, 1024000, 4096000, 16384000, 65536000,
+  262144000, 1048576000, 4194304000, 16777216000, 67108864000, 268435456000, 1073741824000}'::bigint[]), 17);
+COMMENT ON FUNCTION read_model.duration_class IS
+  'How long a stay lasted: shorter than 1 second (0), than 4, 16, 64 ... 4^15 seconds (1 to 15), longer (16), or without an end (17).';
+
 DO $migration$
 DECLARE
   of_version record;
@@ -67,11 +76,9 @@ BEGIN
       EXECUTE format('CREATE INDEX run_current_by_plan ON %I.run_current (tenant_id, plan_id, sort_at DESC, run_id)',
                      of_version.schema);
     ELSE
-      -- Who was in a state at a time, the latest to enter it first: those that entered it shortly before are most
-      -- likely in it still, so the first page is near. The index by the end had to read all that ended since.
-      EXECUTE format('CREATE INDEX run_state_interval_newest ON %I.run_state_interval (tenant_id, state, started_at DESC, run_id)',
-                     of_version.schema);
-      -- Under its own name in the first version only.
+      EXECUTE format('CREATE INDEX run_state_interval_at_time ON %I.run_state_interval '
+                     '(tenant_id, state, read_model.duration_class(duration_ms), started_at)', of_version.schema);
+      -- The index by the end, whose work grew with all that ended since. Under its own name in the first version only.
       SELECT x.indexrelid::regclass INTO STRICT old_index
       FROM pg_index x
       WHERE x.indrelid = format('%I.run_state_interval', of_version.schema)::regclass
@@ -80,3 +87,20 @@ BEGIN
     END IF;
   END LOOP;
 END $migration$;
+
+-- OFFSET 0 keeps the lookups of the classes apart: joined, they would be a read of all intervals.
+CREATE FUNCTION read_model.runs_in_state(of_tenant_id text, of_state text, at timestamptz)
+RETURNS SETOF read_model.run_state_interval
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+  SELECT i.*
+  FROM generate_series(0, 17) AS class
+  CROSS JOIN LATERAL (
+    SELECT i.* FROM read_model.run_state_interval i
+    WHERE i.tenant_id = of_tenant_id AND i.state = of_state AND read_model.duration_class(i.duration_ms) = class
+      AND i.started_at <= at AND (i.ended_at > at OR i.ended_at IS NULL)
+      AND i.started_at > CASE WHEN class < 16 THEN at - interval '1 second' * 4 ^ class ELSE '-infinity' END
+    OFFSET 0) AS i
+$$;
+COMMENT ON FUNCTION read_model.runs_in_state IS
+  'The rows of run_state_interval of a tenant''s runs that were PENDING, RUNNING or PAUSED at a time. The cost does not grow '
+  'with the history.';

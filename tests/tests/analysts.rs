@@ -65,13 +65,18 @@ async fn plan(pool: &PgPool, query: &str) -> String {
 async fn every_example_runs_and_pages_are_read_in_the_order_of_an_index() {
     let pipeline = simulated().await;
     let pool = &pipeline.database.pool;
+    let last_start: String = sqlx::query_scalar(
+        "SELECT max(started_at)::text FROM read_model.run_state_interval
+         WHERE tenant_id = 'acme-retail' AND state = 'RUNNING' AND duration_ms > 0",
+    )
+    .fetch_one(pool)
+    .await
+    .unwrap();
     let examples = examples();
     assert!(examples.len() >= 15, "{} examples", examples.len());
     let mut pages = 0;
     for (title, query) in examples {
-        let last_start = "(SELECT max(started_at) FROM read_model.run_state_interval
-                            WHERE tenant_id = 'acme-retail' AND state = 'RUNNING' AND duration_ms > 0)";
-        let query = query.replace("now() - interval '1 hour'", last_start);
+        let query = query.replace("now() - interval '1 hour'", &format!("'{last_start}'"));
         let rows = sqlx::raw_sql(AssertSqlSafe(query.clone()))
             .fetch_all(pool)
             .await;
@@ -89,6 +94,13 @@ async fn every_example_runs_and_pages_are_read_in_the_order_of_an_index() {
                 "{title}\n{plan}"
             );
         }
+        if query.contains("runs_in_state") {
+            assert!(
+                plan.contains("run_state_interval_at_time"),
+                "{title}\n{plan}"
+            );
+            continue;
+        }
         // A page of one table: the index gives its order, and its columns all that is looked for by equality.
         if query.contains("\nLIMIT") && !query.contains("JOIN") {
             assert!(plan.starts_with("Limit"), "{title}\n{plan}");
@@ -101,5 +113,5 @@ async fn every_example_runs_and_pages_are_read_in_the_order_of_an_index() {
             pages += 1;
         }
     }
-    assert_eq!(pages, 6, "pages of one table");
+    assert_eq!(pages, 5, "pages of one table");
 }

@@ -231,7 +231,7 @@ async fn versions_that_were_rebuilt_under_other_names_get_the_indexes_for_analys
         let timeline = indexes_and_constraints(&database, &format!("run_timeline_{version}")).await;
         let has = |columns: &str| timeline.iter().any(|index| index.ends_with(columns));
         assert!(
-            has("(tenant_id, state, started_at DESC, run_id)"),
+            has("(tenant_id, state, read_model.duration_class(duration_ms), started_at)"),
             "{timeline:?}"
         );
         assert!(

@@ -10,6 +10,7 @@ mod guide;
 mod histograms;
 mod leases;
 mod process;
+mod runs_in_state;
 mod snapshots;
 mod stats;
 mod support;

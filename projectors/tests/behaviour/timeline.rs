@@ -396,10 +396,7 @@ async fn runs_that_were_active_at_a_time_are_found() {
     put(0, "later", "RunStarted").await;
     project(&database, 2000).await;
     let active: Vec<String> = sqlx::query_scalar(
-        "SELECT run_id FROM read_model.run_state_interval
-         WHERE tenant_id = $1 AND state = 'RUNNING' AND started_at <= $2::timestamptz
-           AND (ended_at > $2::timestamptz OR ended_at IS NULL)
-         ORDER BY run_id",
+        "SELECT run_id FROM read_model.runs_in_state($1, 'RUNNING', $2) ORDER BY run_id",
     )
     .bind(TENANT)
     .bind(Micros::parse_rfc3339("2026-03-01T12:00:01Z").map(Micros::to_datetime))
