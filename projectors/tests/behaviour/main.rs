@@ -3,17 +3,25 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod bulk;
+mod by_hand;
 mod catalogue;
+mod determinism;
+mod each;
 mod fold;
 mod gaps;
 mod guide;
 mod histograms;
 mod leases;
+mod logs;
 mod process;
+mod recount;
+mod redelivery;
 mod snapshots;
 mod stats;
 mod support;
+mod tables;
 mod timeline;
 mod trouble;
 mod verify;
 mod went_back;
+mod whole_fold;
