@@ -13,6 +13,7 @@ mod guide;
 mod histograms;
 mod leases;
 mod logs;
+mod long_runs;
 mod process;
 mod recount;
 mod redelivery;
