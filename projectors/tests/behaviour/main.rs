@@ -24,5 +24,6 @@ mod tables;
 mod timeline;
 mod trouble;
 mod verify;
+mod versions;
 mod went_back;
 mod whole_fold;
