@@ -62,47 +62,57 @@ async fn fold_at_once(
     }
 }
 
-/// Folds the log in every way, each time from nothing, and compares the digest of all rows.
-async fn gives(name: &str, golden: u64) {
+/// Folds the log in every way, each time from nothing, and compares the digest of all rows. `batches` are
+/// sizes, with how many runs are verified at once then.
+async fn gives_through(
+    partitions: i32,
+    name: &str,
+    golden: u64,
+    processes: usize,
+    batches: &[(usize, i64)],
+) {
     let schema = each::first(name);
-    for (partitions, processes, batches) in
-        [(2, 2, [(1, 1), (7, 2)].as_slice()), (4, 3, &[(2000, 100)])]
-    {
-        let database = Database::new().await;
-        let is_golden = async |how: &str| {
-            let found = digest(&database, &schema, false).await;
-            assert_eq!(found, golden, "{name} of {partitions} streams, {how}");
-        };
-        let mut log = Log::new(&database);
-        let streams = logs::partitions(&log, partitions).await;
-        fold_at_once(&database, name, &mut log, &streams, processes).await;
-        is_golden(&format!("{processes} processes at once")).await;
+    let database = Database::new().await;
+    let is_golden = async |how: &str| {
+        let found = digest(&database, &schema, false).await;
+        assert_eq!(found, golden, "{name} of {partitions} streams, {how}");
+    };
+    let mut log = Log::new(&database);
+    let streams = logs::partitions(&log, partitions).await;
+    fold_at_once(&database, name, &mut log, &streams, processes).await;
+    is_golden(&format!("{processes} processes at once")).await;
 
-        for (batch, at_once) in batches {
-            forget(&database, &schema).await;
-            let back = "UPDATE read_model.projection_checkpoint SET next_offset = partition * 100, applied = 0";
-            database.execute(back).await;
-            project_with(&database, name, *batch).await;
-            is_golden(&format!("batches of {batch}")).await;
-            let verified = verify_version(&database, name, 1, *at_once).await;
-            assert_eq!(verified.lines, Vec::<String>::new());
-            assert_eq!((verified.events, verified.differences), (EVENTS as u64, 0));
-            let of_runs = digest(&database, &schema, true).await;
-            assert_eq!(verified.digest, of_runs, "{name}, {at_once} runs at once");
-        }
-
-        let turned: Vec<i64> = streams.iter().rev().copied().collect();
-        for (how, streams, size, turns) in [
-            ("one stream after the other", &streams, 7, ALL),
-            ("the last stream first", &turned, 7, ALL),
-            ("in turn", &streams, 2, 1),
-            ("in turn from the last stream on", &turned, 5, 2),
-        ] {
-            forget(&database, &schema).await;
-            by_hand::apply(&database, &*each::projection(name), streams, size, turns).await;
-            is_golden(how).await;
-        }
+    for (batch, at_once) in batches {
+        forget(&database, &schema).await;
+        let back = "UPDATE read_model.projection_checkpoint SET next_offset = partition * 100, applied = 0";
+        database.execute(back).await;
+        project_with(&database, name, *batch).await;
+        is_golden(&format!("batches of {batch}")).await;
+        let verified = verify_version(&database, name, 1, *at_once).await;
+        assert_eq!(verified.lines, Vec::<String>::new());
+        assert_eq!((verified.events, verified.differences), (EVENTS as u64, 0));
+        let of_runs = digest(&database, &schema, true).await;
+        assert_eq!(verified.digest, of_runs, "{name}, {at_once} runs at once");
     }
+
+    let turned: Vec<i64> = streams.iter().rev().copied().collect();
+    for (how, streams, size, turns) in [
+        ("one stream after the other", &streams, 7, ALL),
+        ("the last stream first", &turned, 7, ALL),
+        ("in turn", &streams, 2, 1),
+        ("in turn from the last stream on", &turned, 5, 2),
+    ] {
+        forget(&database, &schema).await;
+        by_hand::apply(&database, &*each::projection(name), streams, size, turns).await;
+        is_golden(how).await;
+    }
+}
+
+async fn gives(name: &str, golden: u64) {
+    tokio::join!(
+        gives_through(2, name, golden, 2, &[(1, 1), (7, 2)]),
+        gives_through(4, name, golden, 3, &[(2000, 100)]),
+    );
 }
 
 #[tokio::test]
