@@ -9,6 +9,7 @@
 pub mod chaos;
 pub mod database;
 pub mod environment;
+pub mod flow;
 pub mod generator;
 pub mod observe;
 pub mod oracle;

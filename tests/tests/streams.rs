@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use runlog_tests::environment::{run_to_end, said};
+use runlog_tests::flow::Flow;
 use runlog_tests::generator::draft::{Draft, render};
 use runlog_tests::generator::{Intent, Record, generate};
 use runlog_tests::oracle::Produced;
 use runlog_tests::oracle::log::Reading;
 use runlog_tests::oracle::table::report;
-use runlog_tests::{Pipeline, Process, Topic, observe, wait_until};
+use runlog_tests::{Pipeline, Process, observe, wait_until};
 use serde_json::Value;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 const SOON: Duration = Duration::from_secs(60);
 const WHY: [&str; 2] = ["--reason", "a test of the operator's commands"];
@@ -154,25 +153,6 @@ async fn an_expired_partition_is_resumed_and_the_gap_stays_in_the_ledger() {
     end(projectors).await;
 }
 
-/// Sends records again and again, little by little, until it is told to end.
-fn feed(topic: &Topic, records: Vec<Record>) -> (watch::Sender<bool>, JoinHandle<Vec<Produced>>) {
-    let topic = topic.clone();
-    let (end, mut ended) = watch::channel(false);
-    let task = tokio::spawn(async move {
-        let mut produced = Vec::new();
-        // All of them once; what comes after is there to be read while something happens.
-        for burst in records.chunks(25).cycle() {
-            if *ended.borrow_and_update() && produced.len() >= records.len() {
-                break;
-            }
-            produced.extend(topic.send(burst).await.unwrap());
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        produced
-    });
-    (end, task)
-}
-
 /// Waits until the newest generation of a partition has read `more` offsets; where it is then.
 async fn reads(pipeline: &Pipeline, partition: i32, more: i64) -> Reading {
     wait_until("a partition to be read", SOON, async || {
@@ -192,7 +172,7 @@ async fn rewinds_under_load_make_duplicates_and_no_second_event() {
     let mut projectors = pipeline.projectors().unwrap();
     ingest.wait_ready().await.unwrap();
     projectors.wait_ready().await.unwrap();
-    let (stop, task) = feed(&pipeline.topic, generate(73, 4_000, 3));
+    let flow = Flow::of(&pipeline.topic, generate(73, 4_000, 3));
     let mut chosen = Vec::new();
     for (partition, share) in [(0, 2), (1, i64::MAX), (0, 3), (2, 2), (0, i64::MAX)] {
         // Behind the second rewind of a partition this is reading what it read before.
@@ -212,9 +192,8 @@ async fn rewinds_under_load_make_duplicates_and_no_second_event() {
             (before.generation + 1, start)
         );
     }
-    assert!(!task.is_finished(), "nothing flowed any more");
-    stop.send(true).unwrap();
-    let produced = task.await.unwrap();
+    assert!(flow.is_on(), "nothing flowed any more");
+    let produced = flow.end().await.unwrap();
     assert_as_read(&pipeline, &produced).await;
 
     let all = observe::readings(&pipeline.database.pool).await.unwrap();

@@ -7,6 +7,7 @@ mod dead_letters;
 mod exit_codes;
 mod log;
 mod publish;
+mod rebuild;
 mod runs;
 mod runs_at;
 mod schema;

@@ -1,178 +1,18 @@
 //! What the rows say.
 
-use std::collections::BTreeMap;
-
-use event_log::read;
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
-use run_events::{Applied, RunState};
 use serde_json::{Value, json};
-use sqlx::Row;
 
+use crate::logs;
 use crate::support::{Database, Event, Log, Running, TENANT, project, run, settings, step};
-
-const TYPES: [&str; 12] = [
-    "RunQueued",
-    "RunStarted",
-    "RunPaused",
-    "RunResumed",
-    "RunCompleted",
-    "RunFailed",
-    "RunCancelled",
-    "StepStarted",
-    "StepCompleted",
-    "StepFailed",
-    "StepSkipped",
-    "RunAnnotated",
-];
-
-/// Any event, so that most transitions are invalid and all are tried.
-pub(crate) fn any_event(random: &mut StdRng) -> Event {
-    let event_type = TYPES[random.random_range(0..TYPES.len())];
-    let event = if event_type.starts_with("Step") {
-        let step_id = format!("step-{}", random.random_range(0..4));
-        step(event_type, &step_id, random.random_range(1..4))
-    } else {
-        run(event_type)
-    };
-    match random.random_range(0..4) {
-        0 => event.payload(json!({"error": {"code": random.random_range(0..9)}})),
-        1 => event.payload(json!({"error": null, "rows": 3})),
-        2 => event.payload(json!({"rows": 3})),
-        _ => event,
-    }
-}
-
-/// Every run of the log, folded whole, as the three tables should show it.
-async fn whole_fold(database: &Database) -> (BTreeMap<String, RunState>, usize) {
-    let mut connection = database.pool.acquire().await.unwrap();
-    let runs = sqlx::query("SELECT run_no, run_id FROM event_log.run");
-    let runs = runs.fetch_all(&mut *connection).await.unwrap();
-    let mut states = BTreeMap::new();
-    let mut alerts = 0;
-    for row in runs {
-        let events = read::run_events(&mut connection, row.get("run_no"), 1, i64::MAX, i64::MAX);
-        let events = events.await.unwrap();
-        let mut state = RunState::before(&events[0].logged);
-        for event in &events {
-            alerts += usize::from(matches!(state.apply(&event.logged), Applied::Invalid(_)));
-        }
-        states.insert(row.get("run_id"), state);
-    }
-    (states, alerts)
-}
-
-/// The row of run_current that a state amounts to, without what only the fold needs.
-fn run_row(state: &RunState) -> Value {
-    json!({
-        "tenant_id": state.tenant_id, "run_id": state.run_id, "project_id": state.project_id,
-        "environment_id": state.environment_id, "plan_id": state.plan_id,
-        "plan_version": state.plan_version, "status": state.status.as_str(),
-        "consistency": state.consistency(), "last_event_seq": state.last_event_seq,
-        "queued_at": state.queued_at.map(|t| t.0), "started_at": state.started_at.map(|t| t.0),
-        "ended_at": state.ended_at.map(|t| t.0), "sort_at": state.sort_at().0,
-        "emitted_started_at": state.emitted_started_at.map(|t| t.0),
-        "emitted_ended_at": state.emitted_ended_at.map(|t| t.0),
-        "queue_wait_ms": state.queue_wait_ms(), "active_ms": state.active_ms(),
-        "paused_ms": state.paused_ms(), "wall_ms": state.wall_ms(),
-        "emitted_wall_ms": state.emitted_wall_ms(), "steps_running": state.step_counts.running,
-        "steps_succeeded": state.step_counts.succeeded, "steps_failed": state.step_counts.failed,
-        "steps_skipped": state.step_counts.skipped, "retries": state.retries,
-        "has_error": state.error.is_some(), "error": state.error,
-    })
-}
-
-fn attempt_rows(state: &RunState) -> Vec<Value> {
-    let attempts = state.steps.iter().flat_map(|(step_id, attempts)| {
-        attempts
-            .iter()
-            .map(move |(attempt_id, attempt)| (step_id, attempt_id, attempt))
-    });
-    let row = |(step_id, attempt_id, attempt): (&String, &i32, &run_events::StepAttempt)| {
-        json!({
-            "tenant_id": state.tenant_id, "run_id": state.run_id, "step_id": step_id,
-            "logical_attempt_id": attempt_id, "engine_attempt_id": attempt.engine_attempt_id,
-            "status": attempt.status.as_str(), "started_at": attempt.started_at.map(|t| t.0),
-            "completed_at": attempt.completed_at.map(|t| t.0), "duration_ms": attempt.duration_ms(),
-            "emitted_started_at": attempt.emitted_started_at.map(|t| t.0),
-            "emitted_completed_at": attempt.emitted_completed_at.map(|t| t.0),
-            "has_error": attempt.error.is_some(), "error": attempt.error,
-        })
-    };
-    attempts.map(row).collect()
-}
-
-const RUN_ROWS: &str = "
-    SELECT to_jsonb(r) FROM (
-      SELECT tenant_id, run_id, project_id, environment_id, plan_id, plan_version, status,
-             consistency, last_event_seq, micros(queued_at) AS queued_at,
-             micros(started_at) AS started_at, micros(ended_at) AS ended_at,
-             micros(sort_at) AS sort_at, micros(emitted_started_at) AS emitted_started_at,
-             micros(emitted_ended_at) AS emitted_ended_at, queue_wait_ms, active_ms, paused_ms,
-             wall_ms, emitted_wall_ms, steps_running, steps_succeeded, steps_failed, steps_skipped,
-             retries, error IS NOT NULL AS has_error, error
-      FROM read_model.run_current ORDER BY run_id) r";
-const ATTEMPT_ROWS: &str = "
-    SELECT to_jsonb(a) FROM (
-      SELECT tenant_id, run_id, step_id, logical_attempt_id, engine_attempt_id, status,
-             micros(started_at) AS started_at, micros(completed_at) AS completed_at, duration_ms,
-             micros(emitted_started_at) AS emitted_started_at,
-             micros(emitted_completed_at) AS emitted_completed_at,
-             error IS NOT NULL AS has_error, error
-      FROM read_model.step_attempt ORDER BY run_id, step_id, logical_attempt_id) a";
-
-/// Compares the three tables with a whole fold of the log.
-pub(crate) async fn assert_equals_whole_fold(database: &Database, context: &str) {
-    database
-        .execute(
-            "CREATE OR REPLACE FUNCTION micros(t timestamptz) RETURNS bigint LANGUAGE sql
-             RETURN (extract(epoch FROM t) * 1000000)::bigint",
-        )
-        .await;
-    let (states, alerts) = whole_fold(database).await;
-    let rows = |sql| sqlx::query_scalar::<_, Value>(sql).fetch_all(&database.pool);
-    let expected: Vec<Value> = states.values().map(run_row).collect();
-    assert_eq!(
-        rows(RUN_ROWS).await.unwrap(),
-        expected,
-        "run_current, {context}"
-    );
-    let expected: Vec<Value> = states.values().flat_map(attempt_rows).collect();
-    assert_eq!(
-        rows(ATTEMPT_ROWS).await.unwrap(),
-        expected,
-        "step_attempt, {context}"
-    );
-    let found = database
-        .number("SELECT count(*) FROM read_model.run_inconsistency")
-        .await;
-    assert_eq!(found, alerts as i64, "run_inconsistency, {context}");
-}
-
-/// Runs of random events through two partitions, interleaved.
-pub(crate) async fn random_log(database: &Database, seed: u64, events: usize) -> [i64; 2] {
-    let mut random = StdRng::seed_from_u64(seed);
-    let mut log = Log::new(database);
-    let streams = [log.stream(0, 1, 0).await, log.stream(1, 1, 100).await];
-    for _ in 0..events {
-        let run_id = format!("run-{}", random.random_range(0..6));
-        let stream = streams[random.random_range(0..2)];
-        log.append(stream, &run_id, any_event(&mut random)).await;
-        if random.random_range(0..10) == 0 {
-            log.duplicates(stream, random.random_range(1..4)).await;
-        }
-    }
-    for stream in streams {
-        log.duplicates(stream, 5).await; // The head is past the last event.
-    }
-    streams
-}
+use crate::whole_fold::assert_equals_whole_fold;
 
 #[tokio::test]
 async fn batches_of_any_size_give_what_a_whole_fold_gives() {
     for (seed, batch) in [(1, 1), (2, 7), (3, 50), (4, 2000)] {
         let database = Database::new().await;
-        random_log(&database, seed, 300).await;
+        let mut log = Log::new(&database);
+        let streams = logs::partitions(&log, 2).await;
+        logs::few_runs(&mut log, &streams, seed, 300).await;
         let metrics = project(&database, batch).await;
         assert_equals_whole_fold(&database, &format!("seed {seed}, batches of {batch}")).await;
         let mismatches = metrics
@@ -186,41 +26,6 @@ async fn batches_of_any_size_give_what_a_whole_fold_gives() {
                 .await,
             300
         );
-    }
-}
-
-#[tokio::test]
-async fn redelivery_of_any_prefix_changes_nothing() {
-    let database = Database::new().await;
-    random_log(&database, 5, 200).await;
-    project(&database, 2000).await;
-    let (rows, written) = (database.rows().await, database.last_write().await);
-    for back in [6, 9, 25, 80, 1000] {
-        sqlx::query(
-            "UPDATE read_model.projection_checkpoint c
-             SET next_offset = to_offset, applied =
-               (SELECT count(*) FROM event_log.event e
-                WHERE e.stream_id = c.stream_id AND e.source_offset < to_offset)
-             FROM (SELECT stream_id, greatest(start_offset, next_offset - $1) AS to_offset
-                   FROM event_log.stream) s
-             WHERE s.stream_id = c.stream_id",
-        )
-        .bind(back)
-        .execute(&database.pool)
-        .await
-        .unwrap();
-        let metrics = project(&database, 9).await;
-        assert!(metrics.events.with_label_values(&["run_status"]).get() > 0);
-        assert_eq!(metrics.inconsistencies.get(), 0, "{back} offsets back");
-        assert_eq!(
-            metrics
-                .ledger_mismatches
-                .with_label_values(&["run_status"])
-                .get(),
-            0
-        );
-        assert_eq!(database.rows().await, rows, "{back} offsets back");
-        assert_eq!(database.last_write().await, written, "{back} offsets back");
     }
 }
 

@@ -6,8 +6,9 @@ use runlog_projectors::RunStatusProjection;
 use runlog_projectors::projection::{Projection, ProjectionError};
 use sqlx::PgConnection;
 
-use crate::fold::assert_equals_whole_fold;
 use crate::support::{Database, Log, Running, Settings, run, settings, step};
+use crate::tables::as_written;
+use crate::whole_fold::assert_equals_whole_fold;
 
 async fn all_events(connection: &mut PgConnection, stream: i64) -> Vec<StreamEvent> {
     stream_events(connection, stream, 0, i64::MAX, 10_000, i64::MAX)
@@ -37,10 +38,9 @@ async fn the_later_stream_first_fills_the_gap_from_the_log_and_the_earlier_one_c
     log.append(second, "r", run("RunCompleted")).await;
     apply_stream(&database, second).await.unwrap();
     assert_equals_whole_fold(&database, "after the later stream").await;
-    let (rows, written) = (database.rows().await, database.last_write().await);
+    let rows = as_written(&database, "run_status_1").await;
     apply_stream(&database, first).await.unwrap();
-    assert_eq!(database.rows().await, rows);
-    assert_eq!(database.last_write().await, written);
+    assert_eq!(as_written(&database, "run_status_1").await, rows);
 }
 
 #[tokio::test]

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::stats::{array, bucket, project};
-use crate::support::{Database, Log, run};
+use crate::recount::{array, bucket};
+use crate::support::{Database, Log, project_with, run};
 
 /// Durations at and around every edge of the first buckets of each width.
 fn edges() -> Vec<i64> {
@@ -27,7 +27,7 @@ async fn the_database_reads_the_buckets_that_the_projection_wrote() {
         log.emit_ahead_ms(millis - 1);
         log.append(stream, &run_id, run("RunCompleted")).await;
     }
-    project(&database, 30).await;
+    project_with(&database, "run_stats", 30).await;
     let buckets = sqlx::query_as::<_, (i64, i64, i64)>(
         "SELECT b.* FROM (SELECT read_model.merge(durations) AS durations FROM read_model.run_daily) d,
                 read_model.buckets(d.durations) b",

@@ -9,8 +9,8 @@ use runlog_projectors::projection::{ApplyFuture, Effects, Projection, Projection
 use sqlx::PgConnection;
 use tokio::sync::Semaphore;
 
-use crate::fold::assert_equals_whole_fold;
 use crate::support::{Database, Log, Running, Settings, run, settings, step, until};
+use crate::whole_fold::assert_equals_whole_fold;
 
 /// run_status that stops after its rows are written, before the checkpoint moves, until let go.
 struct Gated {

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, TimeDelta, Utc};
 use runlog_projectors::RunStatusProjection;
 use runlog_projectors::metrics::Metrics;
-use runlog_projectors::projection::Projection;
+use runlog_projectors::projection::{Projection, by_name};
 pub(crate) use runlog_projectors::runner::Settings;
 use runlog_projectors::runner::{DATABASE, PROJECTIONS, Readiness, Runner, RunnerError};
 use serde_json::Value;
 use service::health::Health;
 use service::metrics::MetricsRegistry;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, PgPool, Row};
+use sqlx::{AssertSqlSafe, ConnectOptions, PgPool, SqlSafeStr};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -57,7 +57,10 @@ impl Database {
         let options = server().database(&name);
         let url = options.to_url_lossy().to_string();
         // A projection that is called without a runner finds its tables; migrations find their own.
-        let options = options.options([("search_path", "public,run_status_1,run_timeline_1")]);
+        let options = options.options([(
+            "search_path",
+            "public,run_status_1,run_timeline_1,run_stats_1",
+        )]);
         let pool = PgPoolOptions::new()
             .max_connections(8)
             .connect_lazy_with(options);
@@ -84,29 +87,6 @@ impl Database {
         sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
     }
 
-    /// All rows of the four tables, in key order, every column but projected_at.
-    pub(crate) async fn rows(&self) -> Vec<String> {
-        let rows = sqlx::query(
-            "SELECT (to_jsonb(r) - 'projected_at')::text AS row FROM read_model.run_current r
-             UNION ALL SELECT (to_jsonb(a) - 'projected_at')::text FROM read_model.step_attempt a
-             UNION ALL SELECT (to_jsonb(i) - 'projected_at')::text FROM read_model.run_inconsistency i
-             UNION ALL SELECT (to_jsonb(s) - 'projected_at')::text FROM read_model.run_snapshot s
-             ORDER BY 1",
-        );
-        let rows = rows.fetch_all(&self.pool).await.unwrap();
-        rows.iter().map(|row| row.get("row")).collect()
-    }
-
-    /// The latest projected_at of any row.
-    pub(crate) async fn last_write(&self) -> Option<DateTime<Utc>> {
-        let sql = "SELECT max(projected_at) FROM (
-                     SELECT projected_at FROM read_model.run_current
-                     UNION ALL SELECT projected_at FROM read_model.step_attempt
-                     UNION ALL SELECT projected_at FROM read_model.run_inconsistency
-                     UNION ALL SELECT projected_at FROM read_model.run_snapshot) all_rows";
-        sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
-    }
-
     /// Makes a projection known that has no tables.
     pub(crate) async fn add_projection(&self, name: &str) {
         sqlx::query("SELECT read_model.add_projection($1), read_model.publish($1, 1)")
@@ -128,14 +108,18 @@ impl Database {
     }
 
     /// Waits until a query says true.
-    pub(crate) async fn holds(&self, sql: &'static str) {
-        let deadline = Instant::now() + DEADLINE;
-        while !sqlx::query_scalar::<_, bool>(sql)
+    pub(crate) async fn holds(&self, sql: impl SqlSafeStr) {
+        let (sql, deadline) = (sql.into_sql_str(), Instant::now() + DEADLINE);
+        while !sqlx::query_scalar::<_, bool>(sql.clone())
             .fetch_one(&self.pool)
             .await
             .unwrap()
         {
-            assert!(Instant::now() < deadline, "never became true: {sql}");
+            assert!(
+                Instant::now() < deadline,
+                "never became true: {}",
+                sql.as_str()
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -396,18 +380,20 @@ impl Running {
     }
 }
 
-/// Projects everything there is, in batches of `batch_events`.
+/// Has run_status project everything there is, in batches of `batch_events`.
 pub(crate) async fn project(database: &Database, batch_events: usize) -> Metrics {
-    let running = Running::start(
-        database,
-        "one",
-        Settings {
-            batch_events,
-            ..settings()
-        },
-    );
+    project_with(database, RunStatusProjection::NAME, batch_events).await
+}
+
+/// Has a projection project everything there is, in batches of `batch_events`.
+pub(crate) async fn project_with(database: &Database, name: &str, batch_events: usize) -> Metrics {
+    let mut settings = settings();
+    settings.batch_events = batch_events;
+    let running = Running::start_with(database, "one", settings, by_name(name).unwrap());
     database.caught_up().await;
     let metrics = running.metrics.clone();
     running.stop().await;
+    let mismatches = metrics.ledger_mismatches.with_label_values(&[name]);
+    assert_eq!(mismatches.get(), 0, "{name}");
     metrics
 }

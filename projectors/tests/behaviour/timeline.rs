@@ -1,18 +1,15 @@
 //! What run_state_interval says.
 
-use std::sync::Arc;
-
 use event_log::read::{self, StreamEvent, stream_events};
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use run_events::{LoggedEvent, Micros, RunState, RunStatus};
 use runlog_projectors::RunTimelineProjection;
-use runlog_projectors::metrics::Metrics;
 use runlog_projectors::projection::{Projection, ProjectionError};
 use serde_json::{Value, json};
 use sqlx::{PgConnection, Row};
 
-use crate::support::{Database, Event, Log, Running, Settings, TENANT, run, settings, step};
+use crate::logs;
+use crate::support::{Database, Event, Log, TENANT, project_with, run, step};
+use crate::tables::as_written;
 
 /// One stay of a run in a state.
 struct Stay {
@@ -116,117 +113,26 @@ const ROWS: &str = "
              project_id, environment_id, plan_id, plan_version, last_event_seq
       FROM read_model.run_state_interval ORDER BY run_id, interval_no) i";
 
-async fn assert_equals_log(database: &Database, context: &str) {
+pub(crate) async fn assert_equals_log(database: &Database, context: &str) {
     let shown = sqlx::query_scalar::<_, Value>(ROWS);
     let shown = shown.fetch_all(&database.pool).await.unwrap();
     assert_eq!(shown, recomputed(database).await, "{context}");
-}
-
-/// Every row of the projection as it is, with the time at which it was written.
-async fn all_rows(database: &Database) -> Vec<String> {
-    let rows = sqlx::query_scalar(
-        "SELECT to_jsonb(i)::text FROM read_model.run_state_interval i
-         UNION ALL SELECT to_jsonb(r)::text FROM read_model.run_timeline_run r ORDER BY 1",
-    );
-    rows.fetch_all(&database.pool).await.unwrap()
-}
-
-/// Projects everything there is, in batches of `batch_events`.
-async fn project(database: &Database, batch_events: usize) -> Metrics {
-    let settings = Settings {
-        batch_events,
-        ..settings()
-    };
-    let running = Running::start_with(database, "one", settings, Arc::new(RunTimelineProjection));
-    database.caught_up().await;
-    let metrics = running.metrics.clone();
-    running.stop().await;
-    let mismatches = metrics
-        .ledger_mismatches
-        .with_label_values(&[RunTimelineProjection::NAME]);
-    assert_eq!(mismatches.get(), 0);
-    metrics
-}
-
-/// Ends are rare among them, so that runs pause and resume before.
-const TYPES: [&str; 16] = [
-    "RunQueued",
-    "RunStarted",
-    "RunStarted",
-    "RunPaused",
-    "RunPaused",
-    "RunPaused",
-    "RunPaused",
-    "RunResumed",
-    "RunResumed",
-    "RunResumed",
-    "RunResumed",
-    "RunCompleted",
-    "RunFailed",
-    "RunCancelled",
-    "StepStarted",
-    "RunAnnotated",
-];
-
-/// Runs of random events, many of them invalid, through two partitions whose clocks differ.
-async fn hostile_log(database: &Database, seed: u64, events: usize) {
-    let mut random = StdRng::seed_from_u64(seed);
-    let mut log = Log::new(database);
-    let streams = [log.stream(0, 1, 0).await, log.stream(1, 1, 100).await];
-    for _ in 0..events {
-        let run_id = format!("run-{}", random.random_range(0..20));
-        let stream = streams[random.random_range(0..2)];
-        let event = match TYPES[random.random_range(0..TYPES.len())] {
-            event_type if event_type.starts_with("Step") => step(event_type, "a", 1),
-            event_type => run(event_type),
-        };
-        let project = ["shop", "other"][random.random_range(0..2)];
-        log.wait_us(random.random_range(-40_000..50_000));
-        log.append(stream, &run_id, Event { project, ..event })
-            .await;
-        if random.random_range(0..10) == 0 {
-            log.duplicates(stream, random.random_range(1..4)).await;
-        }
-    }
 }
 
 #[tokio::test]
 async fn batches_of_any_size_give_what_the_log_says() {
     for (seed, batch) in [(1, 1), (2, 7), (3, 50), (4, 2000)] {
         let database = Database::new().await;
-        hostile_log(&database, seed, 400).await;
-        project(&database, batch).await;
+        let mut log = Log::new(&database);
+        let streams = logs::partitions(&log, 2).await;
+        logs::clocks_that_differ(&mut log, &streams, seed, 400).await;
+        project_with(&database, RunTimelineProjection::NAME, batch).await;
         assert_equals_log(&database, &format!("seed {seed}, batches of {batch}")).await;
         let paused = "SELECT count(*) FROM read_model.run_state_interval WHERE state = 'PAUSED' AND duration_ms > 0";
         assert!(database.number(paused).await > 0, "seed {seed}");
         let negative =
             "SELECT count(*) FROM read_model.run_state_interval WHERE ended_at < started_at";
         assert!(database.number(negative).await > 0, "seed {seed}");
-    }
-}
-
-#[tokio::test]
-async fn redelivery_of_any_prefix_writes_nothing() {
-    let database = Database::new().await;
-    hostile_log(&database, 5, 300).await;
-    project(&database, 2000).await;
-    let rows = all_rows(&database).await;
-    for back in [1, 5, 25, 80, 1000] {
-        sqlx::query(
-            "UPDATE read_model.projection_checkpoint c
-             SET next_offset = to_offset, applied =
-               (SELECT count(*) FROM event_log.event e
-                WHERE e.stream_id = c.stream_id AND e.source_offset < to_offset)
-             FROM (SELECT stream_id, greatest(start_offset, next_offset - $1) AS to_offset
-                   FROM event_log.stream) s
-             WHERE s.stream_id = c.stream_id",
-        )
-        .bind(back)
-        .execute(&database.pool)
-        .await
-        .unwrap();
-        project(&database, 9).await;
-        assert_eq!(all_rows(&database).await, rows, "{back} offsets back");
     }
 }
 
@@ -254,7 +160,7 @@ async fn a_run_reads_as_the_comment_of_the_table_says() {
     put(999, run("RunResumed")).await; // 08.000
     put(1499, run("RunFailed")).await; // 09.500
     put(999, run("RunCompleted")).await; // 10.500: invalid
-    project(&database, 3).await;
+    project_with(&database, RunTimelineProjection::NAME, 3).await;
     let rows: Vec<String> = sqlx::query_scalar(
         "SELECT concat_ws(' ', interval_no, state, started_at::time, ended_at::time, duration_ms,
                           emitted_started_at::time, emitted_ended_at::time, 'by', last_event_seq)
@@ -330,11 +236,11 @@ async fn either_stream_first_fills_its_gaps_from_the_log_and_the_other_one_chang
         apply_stream(&database, streams[early]).await.unwrap();
         apply_stream(&database, streams[late]).await.unwrap();
         assert_equals_log(&database, &format!("stream {early} first")).await;
-        let rows = all_rows(&database).await;
+        let rows = as_written(&database, "run_timeline_1").await;
         for stream in streams {
             apply_stream(&database, stream).await.unwrap();
         }
-        assert_eq!(all_rows(&database).await, rows);
+        assert_eq!(as_written(&database, "run_timeline_1").await, rows);
     }
 }
 
@@ -394,7 +300,7 @@ async fn runs_that_were_active_at_a_time_are_found() {
     put(0, "ends at it", "RunCompleted").await; // 01.000
     put(999, "ended", "RunCompleted").await; // 02.000
     put(0, "later", "RunStarted").await;
-    project(&database, 2000).await;
+    project_with(&database, RunTimelineProjection::NAME, 2000).await;
     let active: Vec<String> = sqlx::query_scalar(
         "SELECT run_id FROM read_model.runs_in_state($1, 'RUNNING', $2) ORDER BY run_id",
     )

@@ -7,8 +7,8 @@ use runlog_projectors::projection::{ApplyFuture, Effects, Projection};
 use serde_json::json;
 use sqlx::PgConnection;
 
-use crate::fold::assert_equals_whole_fold;
 use crate::support::{Database, Log, Running, Settings, project, run, settings, step, until};
+use crate::whole_fold::assert_equals_whole_fold;
 
 #[tokio::test]
 async fn a_run_that_cannot_be_applied_is_parked_and_the_others_go_on_until_it_is_released() {

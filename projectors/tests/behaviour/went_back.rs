@@ -1,8 +1,8 @@
 //! A database that goes back, as an asynchronous failover or a restore leaves it: the last events are
 //! gone, and ingest appends their records again, maybe in other batches.
 
-use crate::fold::assert_equals_whole_fold;
 use crate::support::{Database, Log, Running, run, settings};
+use crate::whole_fold::assert_equals_whole_fold;
 
 /// The events from offset 3 on were never committed.
 const LOG_GOES_BACK: &str = "

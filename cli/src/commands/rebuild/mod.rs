@@ -9,7 +9,7 @@ mod compare;
 mod switch;
 mod watch;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use runlog_projectors::runner::versions::Version;
 use serde::Serialize;
 use service::exit::Exit;
@@ -169,12 +169,7 @@ async fn begin(pool: &PgPool, projection: &str) -> anyhow::Result<Versions> {
 }
 
 async fn drop_version(pool: &PgPool, projection: &str, version: i32) -> anyhow::Result<Exit> {
-    sqlx::query("SELECT read_model.drop_version($1, $2)")
-        .bind(projection)
-        .bind(version)
-        .execute(pool)
-        .await
-        .context("nothing was removed")?;
+    switch::remove(pool, projection, version).await?;
     note(format!("Version {version} of {projection} is removed."));
     Ok(Exit::Done)
 }

@@ -1,7 +1,12 @@
-//! Moves the views to the new version, in one transaction that waits for nobody for long.
+//! Moves the views to the new version, and removes an old one: each in one transaction that waits for
+//! nobody for long.
+//!
+//! Both need locks that no reader may hold, and readers take them in an order of their own: a query that
+//! joins views, the verification that runlog-projectors does all the time. So both give way and try again.
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use service::backoff::Backoff;
 use sqlx::PgPool;
 
@@ -9,12 +14,12 @@ use super::Versions;
 use crate::database::failed;
 use crate::output::note;
 
-/// Readers that come while the switch waits for its locks wait behind it: not longer than this.
+/// Readers that come while a transaction waits for its locks wait behind it: not longer than this.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '200ms'";
 /// How often it is said what is waited for.
 const REMIND: Duration = Duration::from_secs(10);
 
-/// Why the views could not be moved now.
+/// Why it could not be done now.
 enum Obstacle {
     /// The new version is behind the live one: readers would see a step back.
     Behind,
@@ -22,26 +27,44 @@ enum Obstacle {
     Locked,
 }
 
-/// Tries until it is done.
+/// Moves the views; tries until it is done.
 ///
 /// # Errors
 /// The database's.
 pub(super) async fn run(pool: &PgPool, versions: &Versions) -> anyhow::Result<()> {
+    let publish = "SELECT read_model.publish($1, $2)";
+    until_done(pool, publish, &versions.projection, versions.new)
+        .await
+        .map_err(|error| failed(error, "move the views to the new version"))
+}
+
+/// Removes a version that is not live; tries until it is done.
+///
+/// # Errors
+/// The database's, or that there is no such version.
+pub(super) async fn remove(pool: &PgPool, projection: &str, version: i32) -> anyhow::Result<()> {
+    let drop = "SELECT read_model.drop_version($1, $2)";
+    until_done(pool, drop, projection, version)
+        .await
+        .context("nothing was removed")
+}
+
+async fn until_done(
+    pool: &PgPool,
+    statement: &'static str,
+    projection: &str,
+    version: i32,
+) -> Result<(), sqlx::Error> {
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
     let mut next_reminder = Instant::now() + REMIND;
-    loop {
-        let obstacle = match attempt(pool, versions).await {
-            Ok(None) => return Ok(()),
-            Ok(Some(obstacle)) => obstacle,
-            Err(error) => return Err(failed(error, "move the views to the new version")),
-        };
+    while let Some(obstacle) = attempt(pool, statement, projection, version).await? {
         if Instant::now() >= next_reminder {
             note(match obstacle {
                 Obstacle::Behind => {
                     "The new version is still behind the live one; waiting for it.".to_owned()
                 }
                 Obstacle::Locked => format!(
-                    "Waiting for transactions that have read the views: see pg_stat_activity{}.",
+                    "Waiting for transactions that have read the views or their tables: see pg_stat_activity{}.",
                     oldest(pool).await
                 ),
             });
@@ -49,18 +72,24 @@ pub(super) async fn run(pool: &PgPool, versions: &Versions) -> anyhow::Result<()
         }
         tokio::time::sleep(backoff.next_delay()).await;
     }
+    Ok(())
 }
 
 /// `None` = done.
-async fn attempt(pool: &PgPool, versions: &Versions) -> Result<Option<Obstacle>, sqlx::Error> {
+async fn attempt(
+    pool: &PgPool,
+    statement: &'static str,
+    projection: &str,
+    version: i32,
+) -> Result<Option<Obstacle>, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     sqlx::query(LOCK_TIMEOUT).execute(&mut *transaction).await?;
-    let published = sqlx::query("SELECT read_model.publish($1, $2)")
-        .bind(&versions.projection)
-        .bind(versions.new)
+    let done = sqlx::query(statement)
+        .bind(projection)
+        .bind(version)
         .execute(&mut *transaction)
         .await;
-    let Err(error) = published else {
+    let Err(error) = done else {
         transaction.commit().await?;
         return Ok(None);
     };

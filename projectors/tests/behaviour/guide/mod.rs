@@ -7,8 +7,8 @@ use std::sync::Arc;
 use runlog_projectors::runner::versions::Version;
 use runlog_projectors::verify::Verifier;
 
-use crate::fold::random_log;
-use crate::support::{Database, Running, settings};
+use crate::logs;
+use crate::support::{Database, Log, Running, settings};
 use run_last_event::RunLastEvent;
 
 const MIGRATION: &str = include_str!("migration.sql");
@@ -28,7 +28,9 @@ fn the_guide_shows_the_example_as_it_is() {
 async fn the_guide_s_projection_keeps_up_is_verified_and_rebuilt() {
     let database = Database::new().await;
     database.execute(MIGRATION).await;
-    random_log(&database, 31, 300).await;
+    let mut log = Log::new(&database);
+    let streams = logs::partitions(&log, 2).await;
+    logs::few_runs(&mut log, &streams, 31, 300).await;
     let batches = crate::support::Settings {
         batch_events: 7,
         ..settings()

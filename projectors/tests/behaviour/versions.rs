@@ -1,0 +1,198 @@
+//! Two versions of a projection side by side: each is built, kept and read without the other.
+
+use event_log::fault::sqlstate;
+use sqlx::{AssertSqlSafe, Postgres, Transaction};
+
+use crate::each;
+use crate::logs;
+use crate::support::{Database, Log, Running, project_with, settings};
+use crate::tables::{digest, digest_shown, per_run};
+use crate::verify::verify_version;
+
+/// A projection of which there are two versions.
+struct SideBySide {
+    database: Database,
+    name: &'static str,
+}
+
+impl SideBySide {
+    fn schema(&self, version: i32) -> String {
+        format!("{}_{version}", self.name)
+    }
+
+    async fn digest(&self, version: i32) -> u64 {
+        digest(&self.database, &self.schema(version), false).await
+    }
+
+    /// Of what people see.
+    async fn shown(&self) -> u64 {
+        digest_shown(&self.database, &self.schema(1)).await
+    }
+
+    /// Keeps all batches of a version from their commit until the transaction ends.
+    async fn hold(&self, version: i32) -> Transaction<'static, Postgres> {
+        let table = per_run(&self.database, &self.schema(version)).await;
+        let mut transaction = self.database.pool.begin().await.unwrap();
+        let lock = format!("LOCK TABLE {table} IN EXCLUSIVE MODE");
+        sqlx::raw_sql(AssertSqlSafe(lock))
+            .execute(&mut *transaction)
+            .await
+            .unwrap();
+        transaction
+    }
+
+    /// Waits until a version stands at the head of both streams.
+    async fn at_the_head(&self, version: i32) {
+        let sql = format!(
+            "SELECT count(*) = 2 AND bool_and(c.next_offset = s.next_offset)
+             FROM read_model.projection_checkpoint c JOIN event_log.stream s USING (stream_id)
+             WHERE c.version = {version}"
+        );
+        self.database.holds(AssertSqlSafe(sql)).await;
+    }
+
+    /// The streams in which a version has come to the head.
+    async fn heads_reached(&self, version: i32) -> i64 {
+        sqlx::query_scalar(
+            "SELECT count(*) FROM read_model.projection_checkpoint c JOIN event_log.stream s USING (stream_id)
+             WHERE c.version = $1 AND c.next_offset = s.next_offset",
+        )
+        .bind(version)
+        .fetch_one(&self.database.pool)
+        .await
+        .unwrap()
+    }
+
+    /// Moves the views to version 2, unless that is refused: the SQLSTATE then.
+    async fn publish(&self) -> Result<(), Option<String>> {
+        let published = sqlx::query("SELECT read_model.publish($1, 2)")
+            .bind(self.name)
+            .execute(&self.database.pool)
+            .await;
+        published.map(drop).map_err(|error| sqlstate(&error))
+    }
+}
+
+async fn are_kept_side_by_side(name: &'static str) {
+    let both = SideBySide {
+        database: Database::new().await,
+        name,
+    };
+    let database = &both.database;
+    let mut log = Log::new(database);
+    let streams = logs::partitions(&log, 2).await;
+    let mut write = async |seed| each::write(name, &mut log, &streams, seed, 150).await;
+    write(41).await;
+    project_with(database, name, 2000).await;
+    let old = both.digest(1).await;
+    let running = Running::start_with(database, "one", settings(), each::projection(name));
+    sqlx::query("SELECT read_model.begin_rebuild($1)")
+        .bind(name)
+        .execute(&database.pool)
+        .await
+        .unwrap();
+    both.at_the_head(2).await;
+    assert_eq!(
+        (both.digest(2).await, both.shown().await),
+        (old, old),
+        "{name}"
+    );
+
+    // The new one goes on while the old one stands still. People read the old one.
+    let held = both.hold(1).await;
+    write(42).await;
+    both.at_the_head(2).await;
+    assert_eq!(both.heads_reached(1).await, 0);
+    let new = both.digest(2).await;
+    assert!(new != old, "{name}: nothing new");
+    assert_eq!(
+        (both.digest(1).await, both.shown().await),
+        (old, old),
+        "{name}"
+    );
+    held.rollback().await.unwrap();
+    both.at_the_head(1).await;
+    assert_eq!(
+        (both.digest(1).await, both.shown().await),
+        (new, new),
+        "{name}"
+    );
+
+    // The old one goes on while the new one stands still, and is not switched to.
+    let held = both.hold(2).await;
+    write(43).await;
+    both.at_the_head(1).await;
+    assert_eq!(both.heads_reached(2).await, 0);
+    assert_eq!(both.digest(2).await, new, "{name}");
+    let all = both.digest(1).await;
+    assert!(all != new && both.shown().await == all, "{name}");
+    each::assert_shown(name, database, "the old version").await;
+    assert_eq!(
+        both.publish().await,
+        Err(Some("55000".to_owned())),
+        "{name}"
+    );
+    assert_eq!(both.shown().await, all, "{name}");
+    held.rollback().await.unwrap();
+    both.at_the_head(2).await;
+    assert_eq!(both.digest(2).await, all, "{name}");
+
+    // A row less in the old one: from then on it is known which of them is shown.
+    let less = format!(
+        "DELETE FROM {table} WHERE run_id = 'run-1'",
+        table = per_run(database, &both.schema(1)).await
+    );
+    sqlx::raw_sql(AssertSqlSafe(less))
+        .execute(&database.pool)
+        .await
+        .unwrap();
+    let old = both.digest(1).await;
+    assert_eq!(
+        (both.shown().await, both.digest(2).await),
+        (old, all),
+        "{name}"
+    );
+    assert!(old != all, "{name}");
+    assert_eq!(both.publish().await, Ok(()), "{name}");
+    assert_eq!(
+        (both.shown().await, both.digest(1).await),
+        (all, old),
+        "{name}"
+    );
+
+    // The new one goes on, and the old one is kept as it was once the process has let go of it.
+    let let_go =
+        "SELECT bool_and(owner IS NULL) FROM read_model.projection_checkpoint WHERE version = 1";
+    database.holds(let_go).await;
+    write(44).await;
+    both.at_the_head(2).await;
+    running.stop().await;
+    each::assert_shown(name, database, "the new version").await;
+    assert_eq!(
+        (both.digest(1).await, both.heads_reached(1).await),
+        (old, 0),
+        "{name}"
+    );
+    let verified = verify_version(database, name, 2, 100).await;
+    assert_eq!(
+        (verified.events, verified.differences),
+        (600, 0),
+        "{:?}",
+        verified.lines
+    );
+}
+
+#[tokio::test]
+async fn two_versions_of_the_states_are_kept_and_read_side_by_side() {
+    are_kept_side_by_side("run_status").await;
+}
+
+#[tokio::test]
+async fn two_versions_of_the_intervals_are_kept_and_read_side_by_side() {
+    are_kept_side_by_side("run_timeline").await;
+}
+
+#[tokio::test]
+async fn two_versions_of_the_counts_are_kept_and_read_side_by_side() {
+    are_kept_side_by_side("run_stats").await;
+}
