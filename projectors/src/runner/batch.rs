@@ -11,7 +11,7 @@ use sqlx::PgConnection;
 
 use super::checkpoint::{self, Position};
 use super::worker::Worker;
-use super::{Shared, parked};
+use super::{Shared, parked, versions};
 use crate::projection::{Effects, Projection, ProjectionError};
 
 /// What the payloads of one batch may amount to, about: some six times this where they compress as well
@@ -23,8 +23,11 @@ const MAX_BYTES: i64 = 8 << 20;
 /// whole tables, and a prepared statement keeps doing so.
 ///
 /// The tables are found by the search path, so that the statements are the same for each version.
+///
+/// The lock is the shared half of [`versions::hold_still`].
 const PREPARE: &str =
-    "SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
+    "SELECT pg_try_advisory_xact_lock_shared(hashtextextended('runlog version ' || $1, 0)),
+            set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
             set_config('enable_mergejoin', 'off', true), set_config('search_path', $1, true)";
 
 /// How a batch ended.
@@ -34,6 +37,8 @@ pub(super) enum BatchEnd {
     At(Position),
     /// The lease is another process's; nothing was written.
     Fenced,
+    /// The version is held still; nothing was written.
+    Held,
 }
 
 /// Why a batch failed, and where. Nothing was written, unless the answer to its commit was lost.
@@ -52,61 +57,65 @@ pub(super) async fn run(worker: &Worker, limit: usize) -> Result<BatchEnd, Batch
     let mut events = Vec::new();
     let applied = apply(worker, limit, &mut events).await;
     let done = applied.map_err(|cause| BatchError::new(cause, &events))?;
-    let Some(Applied { end, effects, at }) = done else {
-        return Ok(BatchEnd::Fenced);
-    };
-    if let Some(at) = at {
+    if let Some(Applied { effects, at }) = done.applied {
         measure(&worker.shared, &worker.label, started, &events, effects, at);
     }
-    Ok(BatchEnd::At(end))
+    Ok(done.end)
+}
+
+struct Done {
+    end: BatchEnd,
+    /// `None` = nothing was written.
+    applied: Option<Applied>,
 }
 
 struct Applied {
-    end: Position,
     effects: Effects,
-    /// The database's time at the end; `None` = there was nothing to do.
-    at: Option<DateTime<Utc>>,
+    /// The database's time at the end.
+    at: DateTime<Utc>,
 }
 
-/// `None` = fenced. Where this returns early, the transaction is rolled back.
+/// Where this returns early, the transaction is rolled back.
 async fn apply(
     worker: &Worker,
     limit: usize,
     events: &mut Vec<StreamEvent>,
-) -> Result<Option<Applied>, ProjectionError> {
+) -> Result<Done, ProjectionError> {
     let Worker {
         shared,
         projection,
         lease,
         schema,
+        is_live,
         ..
     } = worker;
     let doing = ProjectionError::while_doing;
     let mut transaction = Transaction::begin(&shared.pool)
         .await
         .map_err(doing("cannot begin a transaction"))?;
-    prepare(transaction.connection(), schema).await?;
+    if !prepare(transaction.connection(), schema).await? {
+        return roll_back(transaction, BatchEnd::Held).await;
+    }
     // The row, not this process's memory, says where to go on: a commit whose answer was lost has
     // moved it, and a failover can have moved it back.
     let locked = checkpoint::lock(transaction.connection(), lease).await;
     let Some((from, has_parked)) = locked.map_err(doing("cannot lock the checkpoint"))? else {
-        return roll_back(transaction, None).await;
+        return roll_back(transaction, BatchEnd::Fenced).await;
     };
     // Read here, not handed in: a database that went back (failover, restore) would have the
     // checkpoint move over offsets whose events are yet to be appended again.
     let stream = lease.key.stream_id;
     let horizon = read::horizon(transaction.connection(), stream).await;
-    let horizon = horizon
+    let mut horizon = horizon
         .map_err(doing("cannot read the stream's horizon"))?
         .unwrap_or(from.next_offset);
+    if !is_live {
+        let limit = versions::limit(transaction.connection(), &lease.key).await;
+        let limit = limit.map_err(doing("cannot read where the live version stands"))?;
+        horizon = limit.map_or(horizon, |limit| horizon.min(limit));
+    }
     if from.next_offset >= horizon {
-        let effects = Effects::default();
-        let nothing = Applied {
-            end: from,
-            effects,
-            at: None,
-        };
-        return roll_back(transaction, Some(nothing)).await;
+        return roll_back(transaction, BatchEnd::At(from)).await;
     }
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let connection = transaction.connection();
@@ -138,29 +147,28 @@ async fn apply(
     let lasts = shared.settings.lease;
     let moved = checkpoint::advance(connection, lease, from, end, lasts).await;
     let Some(at) = moved.map_err(doing("cannot move the checkpoint"))? else {
-        return roll_back(transaction, None).await;
+        return roll_back(transaction, BatchEnd::Fenced).await;
     };
     transaction.commit().await.map_err(doing("cannot commit"))?;
-    Ok(Some(Applied {
-        end,
-        effects,
-        at: Some(at),
-    }))
+    Ok(Done {
+        end: BatchEnd::At(end),
+        applied: Some(Applied { effects, at }),
+    })
 }
 
-/// Makes a transaction ready for a projection whose tables are in this schema.
+/// Makes a transaction ready for a projection whose tables are in this schema. `false` = they are held
+/// still, and must not be written.
 pub(super) async fn prepare(
     connection: &mut PgConnection,
     schema: &str,
-) -> Result<(), ProjectionError> {
-    sqlx::query(PREPARE)
+) -> Result<bool, ProjectionError> {
+    sqlx::query_scalar(PREPARE)
         .bind(schema)
-        .execute(connection)
+        .fetch_one(connection)
         .await
         .map_err(ProjectionError::while_doing(
             "cannot prepare the transaction",
-        ))?;
-    Ok(())
+        ))
 }
 
 /// Has the projection apply these events; its panic is an error like others. The transaction is to be
@@ -174,10 +182,10 @@ pub(super) async fn apply_safely(
     applied.await.unwrap_or(Err(ProjectionError::Panicked))
 }
 
-async fn roll_back<T>(transaction: Transaction, answer: T) -> Result<T, ProjectionError> {
+async fn roll_back(transaction: Transaction, end: BatchEnd) -> Result<Done, ProjectionError> {
     let done = transaction.rollback().await;
     done.map_err(ProjectionError::while_doing("cannot roll back"))?;
-    Ok(answer)
+    Ok(Done { end, applied: None })
 }
 
 fn measure(

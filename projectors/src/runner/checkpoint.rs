@@ -173,7 +173,8 @@ pub(super) async fn release(pool: &PgPool, claims: &[Uuid]) -> Result<(), sqlx::
 }
 
 /// The first statement of a batch: locks the checkpoint until the transaction ends and says where
-/// it stands, and whether the version has parked any run. `None` = the lease is another's now.
+/// it stands, and whether the version has parked any run. `None` = the lease is another's now, or the version is
+/// retired.
 pub(super) async fn lock(
     transaction: &mut PgConnection,
     lease: &Lease,
@@ -185,6 +186,8 @@ pub(super) async fn lock(
          FROM read_model.projection_checkpoint c
          WHERE c.projection = $1 AND c.version = $2 AND c.stream_id = $3 AND c.claim = $4
            AND c.finished_at IS NULL
+           AND NOT EXISTS (SELECT FROM read_model.projection_version v
+                           WHERE v.projection = c.projection AND v.version = c.version AND v.state = 'retired')
          FOR UPDATE OF c",
     )
     .bind(&lease.key.projection)

@@ -315,6 +315,7 @@ impl Runner {
             projection: projection.clone(),
             label: version.label(),
             schema: version.schema(),
+            is_live: version.is_live,
             lease,
             heads: self.heads.subscribe(),
             stop: stop.clone(),

@@ -138,7 +138,7 @@ pub(super) async fn take_up(
     }
 }
 
-/// `false` = another process is at it.
+/// `false` = another process is at it, or the version is held still.
 async fn apply_all(
     shared: &Shared,
     projection: &dyn Projection,
@@ -149,7 +149,9 @@ async fn apply_all(
         .await
         .map_err(doing("cannot begin a transaction"))?;
     let connection = transaction.connection();
-    batch::prepare(connection, &run.version.schema()).await?;
+    if !batch::prepare(connection, &run.version.schema()).await? {
+        return Ok(false);
+    }
     let locked = sqlx::query(
         "SELECT FROM read_model.parked_run
          WHERE projection = $1 AND version = $2 AND run_no = $3 AND released_at IS NOT NULL

@@ -1,7 +1,13 @@
 //! The versions of the projections: the live one, and one that is being built beside it. Read by the
 //! coordinator; each is worked on as a projection of its own.
+//!
+//! A version that is being built follows the live one and never overtakes it, so that both stand at the
+//! same place as soon as the live one is held still for a moment: then they can be compared and switched,
+//! however much flows.
 
 use sqlx::{FromRow, PgConnection};
+
+use super::checkpoint::CheckpointKey;
 
 /// One version of a projection: its tables are in a schema of their own.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, FromRow)]
@@ -52,5 +58,41 @@ pub async fn kept(
     )
     .bind(projections)
     .fetch_all(connection)
+    .await
+}
+
+/// Keeps a version as it is until the transaction ends: waits for the batches in flight; the next ones
+/// find it held and are tried again. No longer than a moment: people read a version that stands still.
+///
+/// # Errors
+/// The database's; its lock_timeout among them.
+pub async fn hold_still(
+    transaction: &mut PgConnection,
+    version: &Version,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('runlog version ' || $1, 0))")
+        .bind(version.schema())
+        .execute(transaction)
+        .await?;
+    Ok(())
+}
+
+/// How far a version that is being built may read a stream: to where the live one stands. `None` = there
+/// is no other live one.
+pub(super) async fn limit(
+    connection: &mut PgConnection,
+    key: &CheckpointKey,
+) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT coalesce(c.next_offset, 0)
+         FROM read_model.projection_version v
+         LEFT JOIN read_model.projection_checkpoint c
+           ON c.projection = v.projection AND c.version = v.version AND c.stream_id = $3
+         WHERE v.projection = $1 AND v.version <> $2 AND v.state = 'live'",
+    )
+    .bind(&key.projection)
+    .bind(key.version)
+    .bind(key.stream_id)
+    .fetch_optional(connection)
     .await
 }

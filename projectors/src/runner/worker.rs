@@ -44,6 +44,8 @@ pub(super) struct Worker {
     pub(super) label: String,
     /// Where the version's tables are.
     pub(super) schema: String,
+    /// Whether the public views show it: it follows no other version.
+    pub(super) is_live: bool,
     pub(super) lease: Lease,
     pub(super) heads: watch::Receiver<Heads>,
     pub(super) stop: CancellationToken,
@@ -112,8 +114,10 @@ impl Worker {
                 return Some(WorkerEnd::Stopped);
             }
             match self.batch(progress.limit).await {
-                // The head is behind what was read of it: the next look at the heads will say so.
+                // The head is behind what was read of it, or the live version is: the next look at the
+                // heads is soon enough.
                 Ok(BatchEnd::At(position)) if progress.position == Some(position) => return None,
+                Ok(BatchEnd::Held) => return None,
                 Ok(BatchEnd::At(position)) => self.succeeded(progress, position),
                 Ok(BatchEnd::Fenced) => return Some(self.fenced(&head)),
                 Err(error) => {

@@ -1,23 +1,16 @@
 //! Compares two versions of a projection, row by row, in one snapshot of the database.
 //!
-//! Where both have come equally far in every stream, all of their rows must be the same. Under load
-//! such a moment has to be met: it is waited for.
+//! Where both have come equally far in every stream, all of their rows must be the same. The snapshot is
+//! taken at such a moment ([`hold`]); then both go on.
 
-use std::time::Duration;
-
-use anyhow::Context as _;
 use runlog_projectors::verify::{Table, tables};
-use sqlx::{AssertSqlSafe, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
 
-use super::Versions;
+use super::{Versions, hold};
 use crate::database::failed;
 use crate::format::count;
 use crate::output::note;
 
-/// How long it is looked for a moment at which both versions stand at the same place.
-const MOMENTS: u32 = 600;
-/// How long it is waited for the next one.
-const PAUSE: Duration = Duration::from_millis(100);
 /// Differences that are told of each table.
 const TOLD: i64 = 10;
 
@@ -52,52 +45,33 @@ impl Compared {
 /// Compares all tables.
 ///
 /// # Errors
-/// The database's, or that no moment was met at which both versions stood at the same place.
+/// The database's.
 pub(super) async fn run(pool: &PgPool, versions: &Versions) -> anyhow::Result<Compared> {
-    for _ in 0..MOMENTS {
-        let mut connection = pool.acquire().await.context("no connection")?;
-        if let Some(compared) = at_one_moment(&mut connection, versions)
-            .await
-            .map_err(|error| failed(error, "compare the versions"))?
-        {
+    loop {
+        let compared = at_one_moment(pool, versions).await;
+        if let Some(compared) = compared.map_err(|error| failed(error, "compare the versions"))? {
             return Ok(compared);
         }
-        drop(connection);
-        tokio::time::sleep(PAUSE).await;
     }
-    anyhow::bail!(
-        "version {} never stood where version {} did for a whole minute: the projectors cannot keep up with both; \
-         run this again when there is less to do",
-        versions.new,
-        versions.live
-    )
 }
 
-/// `None` = the versions stand at different places.
+/// `None` = a stream was added in between.
 async fn at_one_moment(
-    connection: &mut PgConnection,
+    pool: &PgPool,
     versions: &Versions,
 ) -> Result<Option<Compared>, sqlx::Error> {
-    use sqlx::Connection as _;
+    let mut connection = pool.acquire().await?;
+    let held = hold::at_one_place(pool, versions).await?;
     let mut snapshot = connection
         .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         .await?;
-    let is_equal: bool = sqlx::query_scalar(
-        "SELECT NOT EXISTS (
-           SELECT FROM (SELECT * FROM read_model.projection_checkpoints WHERE projection = $1 AND version = $2) a
-           FULL JOIN (SELECT * FROM read_model.projection_checkpoints WHERE projection = $1 AND version = $3) b
-             USING (topic, partition, generation)
-           WHERE a.next_offset IS DISTINCT FROM b.next_offset)",
-    )
-    .bind(&versions.projection)
-    .bind(versions.live)
-    .bind(versions.new)
-    .fetch_one(&mut *snapshot)
-    .await?;
+    // The first statement takes the snapshot.
+    let is_equal = hold::are_at_one_place(&mut snapshot, versions).await?;
+    held.rollback().await?;
     if !is_equal {
         return Ok(None);
     }
-    let [live, new] = versions.schemas();
+    let (live, new) = (versions.live().schema(), versions.new_one().schema());
     let mut compared = Compared::default();
     for Table { name, columns, .. } in tables(&mut snapshot, &live).await? {
         let (live, new) = (format!("{live}.{name}"), format!("{new}.{name}"));

@@ -2,10 +2,12 @@
 //! views over once both are known to say the same.
 //!
 //! The projectors do the work: the new version is one more reader of the log to them. This command
-//! begins it, watches ([`watch`]), compares ([`compare`]) and switches ([`switch`]). It may be killed
-//! at any moment and started again: it goes on with the version that is being built.
+//! begins it, watches ([`watch`]), compares ([`compare`]) and switches ([`switch`]); for the last two both
+//! versions stand at the same place ([`hold`]). It may be killed at any moment and started again: it
+//! goes on with the version that is being built.
 
 mod compare;
+mod hold;
 mod switch;
 mod watch;
 
@@ -53,17 +55,20 @@ struct Versions {
 }
 
 impl Versions {
-    /// The schemas of the live version's tables and of the new one's.
-    fn schemas(&self) -> [String; 2] {
-        [(self.live, true), (self.new, false)].map(|(version, is_live)| {
-            let projection = self.projection.clone();
-            Version {
-                projection,
-                version,
-                is_live,
-            }
-            .schema()
-        })
+    fn live(&self) -> Version {
+        Version {
+            projection: self.projection.clone(),
+            version: self.live,
+            is_live: true,
+        }
+    }
+
+    fn new_one(&self) -> Version {
+        Version {
+            version: self.new,
+            is_live: false,
+            ..self.live()
+        }
     }
 }
 

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use service::backoff::Backoff;
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
 
-use super::Versions;
+use super::{Versions, hold};
 use crate::database::failed;
 use crate::output::note;
 
@@ -19,21 +19,23 @@ const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '200ms'";
 /// How often it is said what is waited for.
 const REMIND: Duration = Duration::from_secs(10);
 
-/// Why it could not be done now.
-enum Obstacle {
-    /// The new version is behind the live one: readers would see a step back.
-    Behind,
-    /// Somebody holds a lock: a long query, or a batch.
-    Locked,
-}
-
 /// Moves the views; tries until it is done.
 ///
 /// # Errors
 /// The database's.
 pub(super) async fn run(pool: &PgPool, versions: &Versions) -> anyhow::Result<()> {
+    let mut turns = Turns::new();
     let publish = "SELECT read_model.publish($1, $2)";
-    until_done(pool, publish, &versions.projection, versions.new)
+    let moved = async {
+        loop {
+            let held = hold::at_one_place(pool, versions).await?;
+            if attempt(held, publish, &versions.projection, versions.new).await? {
+                return Ok(());
+            }
+            turns.wait(pool).await;
+        }
+    };
+    moved
         .await
         .map_err(|error| failed(error, "move the views to the new version"))
 }
@@ -43,46 +45,53 @@ pub(super) async fn run(pool: &PgPool, versions: &Versions) -> anyhow::Result<()
 /// # Errors
 /// The database's, or that there is no such version.
 pub(super) async fn remove(pool: &PgPool, projection: &str, version: i32) -> anyhow::Result<()> {
+    let mut turns = Turns::new();
     let drop = "SELECT read_model.drop_version($1, $2)";
-    until_done(pool, drop, projection, version)
-        .await
-        .context("nothing was removed")
-}
-
-async fn until_done(
-    pool: &PgPool,
-    statement: &'static str,
-    projection: &str,
-    version: i32,
-) -> Result<(), sqlx::Error> {
-    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
-    let mut next_reminder = Instant::now() + REMIND;
-    while let Some(obstacle) = attempt(pool, statement, projection, version).await? {
-        if Instant::now() >= next_reminder {
-            note(match obstacle {
-                Obstacle::Behind => {
-                    "The new version is still behind the live one; waiting for it.".to_owned()
-                }
-                Obstacle::Locked => format!(
-                    "Waiting for transactions that have read the views or their tables: see pg_stat_activity{}.",
-                    oldest(pool).await
-                ),
-            });
-            next_reminder = Instant::now() + REMIND;
+    loop {
+        let transaction = pool.begin().await?;
+        if attempt(transaction, drop, projection, version)
+            .await
+            .context("nothing was removed")?
+        {
+            return Ok(());
         }
-        tokio::time::sleep(backoff.next_delay()).await;
+        turns.wait(pool).await;
     }
-    Ok(())
 }
 
-/// `None` = done.
+/// The pauses between the tries.
+struct Turns {
+    backoff: Backoff,
+    next_reminder: Instant,
+}
+
+impl Turns {
+    fn new() -> Self {
+        Self {
+            backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(1)),
+            next_reminder: Instant::now() + REMIND,
+        }
+    }
+
+    async fn wait(&mut self, pool: &PgPool) {
+        if Instant::now() >= self.next_reminder {
+            note(format!(
+                "Waiting for transactions that have read the views or their tables: see pg_stat_activity{}.",
+                oldest(pool).await
+            ));
+            self.next_reminder = Instant::now() + REMIND;
+        }
+        tokio::time::sleep(self.backoff.next_delay()).await;
+    }
+}
+
+/// `false` = it could not be done now, and nothing was.
 async fn attempt(
-    pool: &PgPool,
+    mut transaction: Transaction<'static, Postgres>,
     statement: &'static str,
     projection: &str,
     version: i32,
-) -> Result<Option<Obstacle>, sqlx::Error> {
-    let mut transaction = pool.begin().await?;
+) -> Result<bool, sqlx::Error> {
     sqlx::query(LOCK_TIMEOUT).execute(&mut *transaction).await?;
     let done = sqlx::query(statement)
         .bind(projection)
@@ -91,13 +100,12 @@ async fn attempt(
         .await;
     let Err(error) = done else {
         transaction.commit().await?;
-        return Ok(None);
+        return Ok(true);
     };
     match event_log::fault::sqlstate(&error).as_deref() {
-        // lock_not_available, deadlock_detected
-        Some("55P03" | "40P01") => Ok(Some(Obstacle::Locked)),
-        // object_not_in_prerequisite_state
-        Some("55000") => Ok(Some(Obstacle::Behind)),
+        // lock_not_available, deadlock_detected; object_not_in_prerequisite_state: the new version is
+        // behind in a stream that was added just now.
+        Some("55P03" | "40P01" | "55000") => Ok(false),
         _ => Err(error),
     }
 }

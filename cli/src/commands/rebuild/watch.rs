@@ -14,13 +14,13 @@ use crate::progress::Progress;
 const LOOK: Duration = Duration::from_millis(300);
 /// How often it is said that nobody does the work.
 const REMIND: Duration = Duration::from_secs(10);
-/// So many events behind the log is as good as caught up: the switch waits for the rest.
+/// So many events behind the live version is as good as caught up: holding it still brings the rest.
 const CLOSE: i64 = 10_000;
 
 #[derive(Debug, FromRow)]
 struct Standing {
-    /// Events of the log.
-    appended: i64,
+    /// Events that the live version has applied.
+    live: i64,
     /// Events that the new version has applied.
     applied: i64,
     /// Whether every stream has a checkpoint of the new version.
@@ -40,11 +40,11 @@ pub(super) async fn until_caught_up(pool: &PgPool, versions: &Versions) -> anyho
             .await
             .map_err(|error| failed(error, "see how far the new version is"))?;
         let done = u64::try_from(standing.applied).unwrap_or(0);
-        let all = u64::try_from(standing.appended).unwrap_or(0);
+        let all = u64::try_from(standing.live).unwrap_or(0);
         progress
             .get_or_insert_with(|| Progress::start(Some(all), "{human_pos}/{human_len} events"))
             .at(done, done);
-        if standing.is_begun && standing.appended - standing.applied <= CLOSE {
+        if standing.is_begun && standing.live - standing.applied <= CLOSE {
             if let Some(progress) = progress {
                 progress.finish();
             }
@@ -69,7 +69,8 @@ pub(super) async fn until_caught_up(pool: &PgPool, versions: &Versions) -> anyho
 
 async fn look(pool: &PgPool, versions: &Versions) -> Result<Standing, sqlx::Error> {
     sqlx::query_as(
-        "SELECT (SELECT coalesce(sum(s.appended), 0)::bigint FROM event_log.streams s) AS appended,
+        "SELECT (SELECT coalesce(sum(c.applied), 0)::bigint FROM read_model.projection_checkpoints c
+                 WHERE c.projection = $1 AND c.version = $3) AS live,
                 (SELECT coalesce(sum(c.applied), 0)::bigint FROM read_model.projection_checkpoints c
                  WHERE c.projection = $1 AND c.version = $2) AS applied,
                 (SELECT count(*) FROM event_log.streams)
@@ -82,6 +83,7 @@ async fn look(pool: &PgPool, versions: &Versions) -> Result<Standing, sqlx::Erro
     )
     .bind(&versions.projection)
     .bind(versions.new)
+    .bind(versions.live)
     .fetch_one(pool)
     .await
 }
