@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use runlog_tests::generator::{Record, generate};
-use runlog_tests::oracle::Produced;
-use runlog_tests::{Environment, Pipeline, Process, Stack, Topic, wait_until};
-use tokio::task::JoinHandle;
+
+use runlog_tests::flow::Flow;
+use runlog_tests::{Environment, Pipeline, Process, Stack, wait_until};
 
 const SOON: Duration = Duration::from_secs(60);
 /// Time for the batches under way and for the Kafka client: `ingest.drain_timeout` and 5 s.
@@ -24,19 +24,6 @@ fn records(seed: u64, count: usize, partitions: i32) -> Vec<Record> {
     let mut records = generate(seed, count, partitions);
     records.truncate(count);
     records
-}
-
-/// Sends records little by little, so that they flow while something happens.
-fn feed(topic: &Topic, records: Vec<Record>) -> JoinHandle<Vec<Produced>> {
-    let topic = topic.clone();
-    tokio::spawn(async move {
-        let mut produced = Vec::new();
-        for burst in records.chunks(25) {
-            produced.extend(topic.send(burst).await.unwrap());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        produced
-    })
 }
 
 fn ingest(pipeline: &Pipeline, settings: &[(&str, &str)]) -> Process {
@@ -114,7 +101,7 @@ async fn a_process_that_stood_still_is_fenced_and_takes_part_again() {
     still.wait_ready().await.unwrap();
     let mut other = ingest(&pipeline, &[FREED_SOON]);
     other.wait_ready().await.unwrap();
-    let feed = feed(&pipeline.topic, records(52, 4_000, 4));
+    let flow = Flow::of(&pipeline.topic, records(52, 4_000, 4));
     moves(&pipeline, 200).await;
     wait_owners(&pipeline, 2).await;
     still.signal("STOP").unwrap();
@@ -123,7 +110,7 @@ async fn a_process_that_stood_still_is_fenced_and_takes_part_again() {
     moves(&pipeline, 100).await;
     still.signal("CONT").unwrap();
     wait_owners(&pipeline, 2).await;
-    let mut produced = feed.await.unwrap();
+    let mut produced = flow.end().await.unwrap();
     produced.extend(pipeline.topic.send(&records(53, 200, 4)).await.unwrap());
     pipeline.assert_as_sent(&produced).await.unwrap();
     for mut process in [still, other] {
@@ -140,9 +127,9 @@ async fn a_process_that_stands_still_inside_a_transaction_frees_its_partition() 
     let mut other = ingest(&pipeline, &[FREED_SOON]);
     other.wait_ready().await.unwrap();
     wait_owners(&pipeline, 2).await;
-    let feed = feed(&pipeline.topic, records(54, 2_000, 4));
+    let flow = Flow::of(&pipeline.topic, records(54, 2_000, 4));
     stop_inside_a_transaction(&pipeline, &still).await;
-    let mut produced = feed.await.unwrap();
+    let mut produced = flow.end().await.unwrap();
     pipeline.wait_ingested(SOON).await.unwrap();
     still.signal("CONT").unwrap();
     wait_owners(&pipeline, 2).await;
@@ -210,7 +197,7 @@ async fn servers_that_go_away_are_waited_for_and_a_damaged_log_halts_its_partiti
     let pipeline = Pipeline::on(environment, 2).await.unwrap();
     let mut ingest = pipeline.ingest().unwrap();
     ingest.wait_ready().await.unwrap();
-    let feed = feed(&pipeline.topic, records(56, 3_000, 2));
+    let flow = Flow::of(&pipeline.topic, records(56, 3_000, 2));
     for (server, signal) in [("postgres", "INT"), ("postgres", "QUIT"), ("kafka", "KILL")] {
         moves(&pipeline, 100).await;
         stack.end(server, signal).await.unwrap();
@@ -226,7 +213,7 @@ async fn servers_that_go_away_are_waited_for_and_a_damaged_log_halts_its_partiti
         stack.up().await.unwrap();
         ingest.wait_ready().await.unwrap();
     }
-    let produced = feed.await.unwrap();
+    let produced = flow.end().await.unwrap();
     pipeline.assert_as_sent(&produced).await.unwrap();
 
     stack.end("postgres", "INT").await.unwrap();
