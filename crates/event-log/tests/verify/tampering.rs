@@ -172,9 +172,10 @@ async fn events_that_are_missing_or_moved_are_found_and_named() {
                r#"tenant "acme" run "target": the chain breaks between runSeq 5 and 6 (chain_digest)"#,
                r#"tenant "acme" run "target": runSeq 7: eventId, idempotencyKey, emittedAt or engineAttemptId is not what was appended (chain_digest), or runSeq 6 was replaced"#,
                r#"tenant "acme" run "target": runSeq 6: its Kafka offset 8 is not above 10, that of runSeq 5"#]),
-            // To the end of the other run, without the tail that it had.
+            // To the end of another run.
             ("UPDATE event_log.event SET (run_no, run_seq) = (OTHER, 10) WHERE run_no = TARGET AND run_seq = 9",
-             &[r#"tenant "acme" run "other": the chain breaks between runSeq 9 and 10 (chain_digest)"#]),
+             &[r#"tenant "acme" run "other": the chain breaks between runSeq 9 and 10 (chain_digest)"#,
+                    r#"tenant "acme" run "other": runSeq 10: its Kafka offset 16 is not above 17, that of runSeq 7"#]),
             ("DELETE FROM event_log.run WHERE run_no = TARGET",
              &["run number 1: the log has events of it, and event_log.run does not have the run"]),
             ("UPDATE event_log.event SET run_no = 9000000000000000000 WHERE run_no = TARGET",
