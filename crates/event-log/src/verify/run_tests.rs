@@ -166,6 +166,13 @@ fn missing_events_are_named_and_those_behind_them_are_judged_again() {
     let content = "runSeq 7: its content is not what was appended (content_digest)";
     let fields = format!("runSeq 8: {BY_FIELDS}, or runSeq 7 was replaced");
     assert_eq!(said, ["runSeq 4 to 6 are missing", content, &fields]);
+    // What comes behind a hole cannot be judged, but no digest at all is wrong anywhere.
+    let said = after(|run| {
+        run.remove(4);
+        run[4].chain_digest = None;
+    });
+    let breaks = "the chain breaks between runSeq 5 and 6 (chain_digest)";
+    assert_eq!(said, ["runSeq 5 is missing", breaks]);
     // A doubt ends at a hole.
     let said = after(|run| {
         run.remove(4);

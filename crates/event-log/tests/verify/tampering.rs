@@ -144,6 +144,15 @@ async fn every_edit_of_a_column_is_found_and_named() {
         });
         let edits: Vec<_> = statements.iter().map(|(edit, lines)| (edit.as_str(), *lines)).collect();
         expect(&database, &edits).await;
+        // These have no payload, which is not the same as one that is no object.
+        const OF_OTHER: &[&str] = &[
+            r#"tenant "acme" run "other": runSeq 5: its content is not what was appended (content_digest)"#,
+        ];
+        let update = "UPDATE event_log.event SET payload =";
+        let which = "WHERE run_no = OTHER AND run_seq = 5";
+        let edits = ["'null'", "'[1]'", "'{}'"].map(|set| format!("{update} {set} {which}"));
+        let edits: Vec<_> = edits.iter().map(|edit| (edit.as_str(), OF_OTHER)).collect();
+        expect(&database, &edits).await;
     })
     .await;
 }
