@@ -106,7 +106,7 @@ async fn append(
 async fn a_log_of_random_runs_through_several_streams_and_generations_has_no_findings() {
     let given = std::env::var("RUNLOG_VERIFY_SEED").ok();
     let seed = given.map_or_else(rand::random, |seed| seed.parse().unwrap());
-    println!("RUNLOG_VERIFY_SEED={seed}");
+    eprintln!("RUNLOG_VERIFY_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     with_database(async move |database| {
         let mut streams = Vec::new();
