@@ -1,5 +1,5 @@
--- Indexes for what analysts ask, in every version of the projections; and rebuilt versions whose indexes are called what
--- they are called in the first one, so that documents, plans and later migrations can name them.
+-- Indexes for what analysts ask, in every version of the projections that is kept up to date; and rebuilds that keep the
+-- names of the indexes, so that documents, plans and later migrations can name them, and the grants.
 
 CREATE OR REPLACE FUNCTION read_model.begin_rebuild(of_projection text) RETURNS integer
 LANGUAGE plpgsql AS $$
@@ -9,6 +9,7 @@ DECLARE
   next_version integer;
   of_table record;
   of_index record;
+  of_grant record;
 BEGIN
   SELECT read_model.version_schema(v.projection, v.version) INTO source
   FROM read_model.projection_version v WHERE v.projection = of_projection AND v.state = 'live';
@@ -23,6 +24,13 @@ BEGIN
   EXECUTE format('CREATE SCHEMA %I', target);
   EXECUTE format('COMMENT ON SCHEMA %I IS %L', target,
                  format('Tables of the projection %s, version %s; read them through read_model.', of_projection, next_version));
+  -- A public view reads with the rights of who asks: they need them on the new version too.
+  FOR of_grant IN
+    SELECT x.privilege_type, CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE x.grantee::regrole::text END AS grantee
+    FROM pg_namespace n, aclexplode(n.nspacl) x WHERE n.oid = source::regnamespace AND x.grantee <> n.nspowner
+  LOOP
+    EXECUTE format('GRANT %s ON SCHEMA %I TO %s', of_grant.privilege_type, target, of_grant.grantee);
+  END LOOP;
   FOR of_table IN
     SELECT c.oid, c.relname, c.reloptions, obj_description(c.oid, 'pg_class') AS comment
     FROM pg_class c
@@ -33,6 +41,12 @@ BEGIN
                    target, of_table.relname, source, of_table.relname,
                    ' WITH (' || array_to_string(of_table.reloptions, ', ') || ')');
     EXECUTE format('COMMENT ON TABLE %I.%I IS %L', target, of_table.relname, of_table.comment);
+    FOR of_grant IN
+      SELECT x.privilege_type, CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE x.grantee::regrole::text END AS grantee
+      FROM pg_class c, aclexplode(c.relacl) x WHERE c.oid = of_table.oid AND x.grantee <> c.relowner
+    LOOP
+      EXECUTE format('GRANT %s ON %I.%I TO %s', of_grant.privilege_type, target, of_table.relname, of_grant.grantee);
+    END LOOP;
     -- LIKE would copy them under names of its own.
     FOR of_index IN
       SELECT i.relname, n.conname, pg_get_constraintdef(n.oid) AS of_constraint,
@@ -66,25 +80,30 @@ COMMENT ON FUNCTION read_model.duration_class IS
 DO $migration$
 DECLARE
   of_version record;
-  old_index text;
+  old_index regclass;
 BEGIN
   FOR of_version IN
     SELECT v.projection, read_model.version_schema(v.projection, v.version) AS schema
-    FROM read_model.projection_version v WHERE v.projection IN ('run_status', 'run_timeline')
+    FROM read_model.projection_version v WHERE v.state <> 'retired'
   LOOP
     IF of_version.projection = 'run_status' THEN
       EXECUTE format('CREATE INDEX run_current_by_plan ON %I.run_current (tenant_id, plan_id, sort_at DESC, run_id)',
                      of_version.schema);
-    ELSE
+    ELSIF of_version.projection = 'run_timeline' THEN
       EXECUTE format('CREATE INDEX run_state_interval_at_time ON %I.run_state_interval '
                      '(tenant_id, state, read_model.duration_class(duration_ms), started_at)', of_version.schema);
-      -- The index by the end, whose work grew with all that ended since. Under its own name in the first version only.
-      SELECT x.indexrelid::regclass INTO STRICT old_index
-      FROM pg_index x
-      WHERE x.indrelid = format('%I.run_state_interval', of_version.schema)::regclass
-        AND pg_get_indexdef(x.indexrelid) LIKE '%(tenant_id, state, ended_at, started_at)';
-      EXECUTE format('DROP INDEX %s', old_index);
     END IF;
+  END LOOP;
+  -- The index by the end, whose work grew with all that ended since. It has its own name in the first version only. Last,
+  -- since readers wait from here to the commit.
+  FOR old_index IN
+    SELECT x.indexrelid::regclass
+    FROM read_model.projection_version v
+    JOIN pg_index x ON x.indrelid = to_regclass(read_model.version_schema(v.projection, v.version) || '.run_state_interval')
+    WHERE v.projection = 'run_timeline' AND v.state <> 'retired'
+      AND pg_get_indexdef(x.indexrelid) LIKE '%(tenant_id, state, ended_at, started_at)'
+  LOOP
+    EXECUTE format('DROP INDEX %s', old_index);
   END LOOP;
 END $migration$;
 

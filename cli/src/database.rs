@@ -8,7 +8,7 @@ use event_log::{FaultClass, classify, schema};
 use service::config::DatabaseConfig;
 use service::database::{pool, wait_reachable};
 use service::exit::Unreachable;
-use sqlx::PgPool;
+use sqlx::{ConnectOptions as _, PgPool};
 
 /// What `pg_stat_activity` shows.
 const APPLICATION_NAME: &str = "runlog";
@@ -29,6 +29,22 @@ pub(crate) async fn reach(config: &DatabaseConfig, within: Duration) -> anyhow::
 /// As [`reach`], or that migrations are missing.
 pub(crate) async fn connect(config: &DatabaseConfig) -> anyhow::Result<PgPool> {
     let pool = reach(config, config.connect_timeout).await?;
+    schema::check(&pool).await?;
+    Ok(pool)
+}
+
+/// As [`connect`], for commands whose statements may take long: they are given a day, and a slow one is
+/// no warning. At least two connections.
+///
+/// # Errors
+/// As [`connect`].
+pub(crate) async fn connect_patiently(config: &DatabaseConfig) -> anyhow::Result<PgPool> {
+    let mut config = patient(config);
+    config.max_connections = config.max_connections.max(2);
+    let pool = pool(&config, APPLICATION_NAME)?;
+    let options = pool.connect_options().as_ref().clone();
+    pool.set_connect_options(options.disable_statement_logging());
+    wait_reachable(&pool, &config, config.connect_timeout).await?;
     schema::check(&pool).await?;
     Ok(pool)
 }

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use runlog_tests::Pipeline;
 use runlog_tests::environment::{run_to_end, said};
-use sqlx::{AssertSqlSafe, Connection, PgPool};
+use sqlx::{AssertSqlSafe, Connection, PgPool, Row};
 
 const DOCUMENT: &str = include_str!("../../docs/analysts.md");
 const SOON: Duration = Duration::from_secs(60);
@@ -61,6 +62,39 @@ async fn plan(pool: &PgPool, query: &str) -> String {
     lines.join("\n")
 }
 
+/// A page of runs: their ids, and the time that the last one is sorted by.
+async fn page(pool: &PgPool, query: &str) -> (Vec<String>, Option<DateTime<Utc>>) {
+    let query = AssertSqlSafe(query.replace("'FAILED'", "'COMPLETED'"));
+    let rows = sqlx::query(query).fetch_all(pool).await.unwrap();
+    let last = rows.last().map(|row| row.get("sort_at"));
+    (rows.iter().map(|row| row.get("run_id")).collect(), last)
+}
+
+/// Page after page, as the document says, is the whole list.
+async fn pages_are_whole(pool: &PgPool) {
+    let all: Vec<String> = sqlx::query_scalar(
+        "SELECT run_id FROM read_model.run_current
+         WHERE tenant_id = 'acme-retail' AND status = 'COMPLETED' ORDER BY sort_at DESC, run_id",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap();
+    let (first, next) = (examples()[0].1, examples()[1].1);
+    let (mut found, mut last) = page(pool, first).await;
+    while let (Some(at), Some(run_id)) = (last, found.last()) {
+        let key = format!("'{}'", at.to_rfc3339_opts(SecondsFormat::Micros, true));
+        let query = next
+            .replace("now()", &key)
+            .replace("0d3c6a9e-4f0c-4a8e-9d5d-3d4c0f7dbb8a", run_id);
+        assert!(query.contains(&key) && query.contains(run_id.as_str()));
+        let (more, at) = page(pool, &query).await;
+        found.extend(more);
+        last = at;
+    }
+    assert!(all.len() > 100, "{} runs", all.len());
+    assert_eq!(found, all);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_example_runs_and_pages_are_read_in_the_order_of_an_index() {
     let pipeline = simulated().await;
@@ -72,6 +106,7 @@ async fn every_example_runs_and_pages_are_read_in_the_order_of_an_index() {
     .fetch_one(pool)
     .await
     .unwrap();
+    pages_are_whole(pool).await;
     let examples = examples();
     assert!(examples.len() >= 15, "{} examples", examples.len());
     let mut pages = 0;

@@ -66,11 +66,10 @@ fn long_run() -> Vec<LoggedEvent> {
         for step in 0..5_000 {
             let step = format!("step-{step}");
             history.add("StepStarted", Some(&step), attempt, Value::Null);
-            if history.0.len() < 99_999 {
-                history.add("StepFailed", Some(&step), attempt, Value::Null);
-            }
+            history.add("StepFailed", Some(&step), attempt, Value::Null);
         }
     }
+    history.0.truncate(99_999);
     history.add("RunFailed", None, 1, Value::Null);
     history.0
 }

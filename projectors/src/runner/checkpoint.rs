@@ -172,7 +172,7 @@ pub(super) async fn release(pool: &PgPool, claims: &[Uuid]) -> Result<(), sqlx::
     Ok(())
 }
 
-/// The first statement of a batch: locks the checkpoint until the transaction ends and says where
+/// Locks the checkpoint until the transaction ends and says where
 /// it stands, and whether the version has parked any run. `None` = the lease is another's now, or the version is
 /// retired.
 pub(super) async fn lock(

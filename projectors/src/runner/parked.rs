@@ -150,11 +150,14 @@ async fn apply_all(
         .map_err(doing("cannot begin a transaction"))?;
     let connection = transaction.connection();
     if !batch::prepare(connection, &run.version.schema()).await? {
-        return Ok(false);
+        let given_up = transaction.rollback().await;
+        return given_up.map(|()| false).map_err(doing("cannot roll back"));
     }
     let locked = sqlx::query(
-        "SELECT FROM read_model.parked_run
+        "SELECT FROM read_model.parked_run p
          WHERE projection = $1 AND version = $2 AND run_no = $3 AND released_at IS NOT NULL
+           AND NOT EXISTS (SELECT FROM read_model.projection_version v
+                           WHERE v.projection = p.projection AND v.version = p.version AND v.state = 'retired')
          FOR UPDATE SKIP LOCKED",
     )
     .bind(&run.version.projection)

@@ -163,7 +163,7 @@ impl Worker {
             projection = self.label.as_str(),
             topic = head.topic,
             partition = head.partition,
-            "another process took this lease; it goes on from the checkpoint"
+            "this lease is another process's now, which goes on from the checkpoint; or the version is retired"
         );
         WorkerEnd::Fenced
     }

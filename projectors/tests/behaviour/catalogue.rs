@@ -247,3 +247,20 @@ async fn versions_that_were_rebuilt_under_other_names_get_the_indexes_for_analys
         );
     }
 }
+
+#[tokio::test]
+async fn a_rebuilt_version_may_be_read_by_whom_the_live_one_may() {
+    let database = Database::new().await;
+    database
+        .execute(
+            "GRANT USAGE ON SCHEMA run_status_1 TO PUBLIC; GRANT SELECT ON run_status_1.run_current TO PUBLIC;
+             SELECT read_model.begin_rebuild('run_status')",
+        )
+        .await;
+    let granted = "SELECT count(*) FROM (
+           SELECT acl.* FROM pg_class c, aclexplode(c.relacl) acl WHERE c.relnamespace = 'run_status_2'::regnamespace
+           UNION ALL
+           SELECT acl.* FROM pg_namespace n, aclexplode(n.nspacl) acl WHERE n.nspname = 'run_status_2') grants
+         WHERE grantee = 0";
+    assert_eq!(database.number(granted).await, 2);
+}

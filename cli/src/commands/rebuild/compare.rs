@@ -4,7 +4,7 @@
 //! taken at such a moment ([`hold`]); then both go on.
 
 use runlog_projectors::verify::{Table, tables};
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, Transaction};
 
 use super::{Versions, hold};
 use crate::database::failed;
@@ -19,6 +19,8 @@ const TOLD: i64 = 10;
 pub(super) struct Compared {
     pub(super) rows: i64,
     pub(super) differences: i64,
+    /// Runs that were left out.
+    pub(super) parked: i64,
     lines: Vec<String>,
 }
 
@@ -48,7 +50,12 @@ impl Compared {
 /// The database's.
 pub(super) async fn run(pool: &PgPool, versions: &Versions) -> anyhow::Result<Compared> {
     loop {
-        let compared = at_one_moment(pool, versions).await;
+        let mut connection = pool
+            .acquire()
+            .await
+            .map_err(|error| failed(error, "compare the versions"))?;
+        let held = hold::at_one_place(pool, versions).await?;
+        let compared = at_one_moment(&mut connection, held, versions).await;
         if let Some(compared) = compared.map_err(|error| failed(error, "compare the versions"))? {
             return Ok(compared);
         }
@@ -57,11 +64,10 @@ pub(super) async fn run(pool: &PgPool, versions: &Versions) -> anyhow::Result<Co
 
 /// `None` = a stream was added in between.
 async fn at_one_moment(
-    pool: &PgPool,
+    connection: &mut PgConnection,
+    held: Transaction<'static, Postgres>,
     versions: &Versions,
 ) -> Result<Option<Compared>, sqlx::Error> {
-    let mut connection = pool.acquire().await?;
-    let held = hold::at_one_place(pool, versions).await?;
     let mut snapshot = connection
         .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         .await?;
@@ -72,14 +78,23 @@ async fn at_one_moment(
         return Ok(None);
     }
     let (live, new) = (versions.live().schema(), versions.new_one().schema());
-    let mut compared = Compared::default();
-    for Table { name, columns, .. } in tables(&mut snapshot, &live).await? {
-        let (live, new) = (format!("{live}.{name}"), format!("{new}.{name}"));
-        let (rows, digest) = digest(&mut snapshot, &live, &columns).await?;
+    let mut compared = Compared {
+        parked: sqlx::query_scalar(PARKED)
+            .bind(&versions.projection)
+            .fetch_one(&mut *snapshot)
+            .await?,
+        ..Compared::default()
+    };
+    for table in tables(&mut snapshot, &live).await? {
+        let (live, new) = (
+            rows_of(&live, &table, versions),
+            rows_of(&new, &table, versions),
+        );
+        let (rows, digest) = digest(&mut snapshot, &live, &table.columns).await?;
         compared.rows += rows;
-        if (rows, digest) != self::digest(&mut snapshot, &new, &columns).await? {
+        if (rows, digest) != self::digest(&mut snapshot, &new, &table.columns).await? {
             let before = compared.differences;
-            differences(&mut snapshot, &live, &new, &columns, &mut compared).await?;
+            differences(&mut snapshot, [&live, &new], &table.columns, &mut compared).await?;
             // Two sums that differ over the same rows do not exist.
             compared.differences = compared.differences.max(before + 1);
         }
@@ -87,16 +102,45 @@ async fn at_one_moment(
     Ok(Some(compared))
 }
 
+/// Runs that either version has parked: how far their rows have come depends on what was read first.
+const PARKED: &str =
+    "SELECT count(DISTINCT (tenant_id, run_id)) FROM read_model.parked_run WHERE projection = $1";
+
+/// What is compared of a table.
+struct Rows {
+    /// As people know it.
+    name: String,
+    /// For FROM.
+    source: String,
+}
+
+fn rows_of(schema: &str, table: &Table, versions: &Versions) -> Rows {
+    let name = format!("{schema}.{}", table.name);
+    let source = if table.is_of_runs {
+        // Names of projections are lower-case letters, digits and `_`.
+        format!(
+            "(SELECT * FROM {name} t WHERE NOT EXISTS (
+               SELECT FROM read_model.parked_run p
+               WHERE p.projection = '{}' AND p.tenant_id = t.tenant_id AND p.run_id = t.run_id)) AS compared",
+            versions.projection
+        )
+    } else {
+        name.clone()
+    };
+    Rows { name, source }
+}
+
 /// How many rows a table has, and the sum of their hashes: the same for the same rows in any order.
 async fn digest(
     connection: &mut PgConnection,
-    table: &str,
+    rows: &Rows,
     columns: &str,
 ) -> Result<(i64, String), sqlx::Error> {
+    let source = &rows.source;
     let statement = format!(
         "SELECT count(*), coalesce(sum(hashtextextended(r.row, 0)::numeric), 0)::text || '/'
                 || coalesce(sum(hashtextextended(r.row, 1)::numeric), 0)::text
-         FROM (SELECT ROW({columns})::text AS row FROM {table}) r"
+         FROM (SELECT ROW({columns})::text AS row FROM {source}) r"
     );
     sqlx::query_as(AssertSqlSafe(statement))
         .fetch_one(connection)
@@ -106,15 +150,15 @@ async fn digest(
 /// Counts the rows that are in one table only, and notes some of them.
 async fn differences(
     connection: &mut PgConnection,
-    live: &str,
-    new: &str,
+    [live, new]: [&Rows; 2],
     columns: &str,
     compared: &mut Compared,
 ) -> Result<(), sqlx::Error> {
     for (only, other) in [(live, new), (new, live)] {
         let statement = format!(
-            "WITH lone AS (SELECT {columns} FROM {only} EXCEPT ALL SELECT {columns} FROM {other})
-             SELECT count(*), (SELECT array_agg(o::text) FROM (SELECT * FROM lone LIMIT {TOLD}) o) FROM lone"
+            "WITH lone AS (SELECT {columns} FROM {} EXCEPT ALL SELECT {columns} FROM {})
+             SELECT count(*), (SELECT array_agg(o::text) FROM (SELECT * FROM lone LIMIT {TOLD}) o) FROM lone",
+            only.source, other.source
         );
         let (count, some): (i64, Option<Vec<String>>) = sqlx::query_as(AssertSqlSafe(statement))
             .fetch_one(&mut *connection)
@@ -123,7 +167,7 @@ async fn differences(
         let lines = some.unwrap_or_default().into_iter();
         compared
             .lines
-            .extend(lines.map(|row| format!("only in {only}: {row}")));
+            .extend(lines.map(|row| format!("only in {}: {row}", only.name)));
     }
     Ok(())
 }

@@ -3,68 +3,118 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::bail;
+use event_log::fault::sqlstate;
 use runlog_projectors::runner::versions::hold_still;
-use service::backoff::Backoff;
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{FromRow, PgConnection, PgPool, Postgres, Transaction};
 
 use super::Versions;
+use crate::database::failed;
+use crate::format::count;
 use crate::output::note;
 
-/// How long the live version stands still at most, each time. Its readers see it grow old meanwhile.
-const HOLD: Duration = Duration::from_secs(3);
+/// How long the live version stands still at most, each time, once its batches in flight have ended.
+/// Its readers see it grow old meanwhile.
+const HOLD: Duration = Duration::from_secs(2);
+/// How long it goes on between two such times, at least.
+const GO_ON: Duration = Duration::from_secs(10);
 /// How often it is looked whether the new one has come.
 const LOOK: Duration = Duration::from_millis(20);
+/// So many offsets behind, the new one comes up within the hold.
+const CLOSE: i64 = 10_000;
 /// How often it is said what is waited for.
 const REMIND: Duration = Duration::from_secs(10);
+/// How long it is tried.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// A batch in flight is waited for this long. Should this command's machine vanish, the server lets go.
 const BOUNDS: &str =
-    "SET LOCAL lock_timeout = '5s'; SET LOCAL idle_in_transaction_session_timeout = '30s'";
+    "SET LOCAL lock_timeout = '500ms'; SET LOCAL idle_in_transaction_session_timeout = '30s'";
+/// Each look is to see what was committed since, whatever the database's default is.
+pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+
+/// How the versions stand to each other.
+#[derive(Debug, FromRow)]
+struct Distance {
+    /// Whether one is still live, and the other being built.
+    is_current: bool,
+    /// Streams in which they stand at different places.
+    streams: i64,
+    /// How far the new one is behind in all of them.
+    offsets: i64,
+    /// The stream in which it is farthest behind.
+    farthest: Option<String>,
+    /// Processes that run the projection.
+    workers: i64,
+}
 
 /// Both versions stand at the same place until this transaction ends. Tries until that is so.
 ///
 /// # Errors
-/// The database's.
+/// The database's; that one of the versions is not what it was any more; or that the new one does not
+/// come up.
 pub(super) async fn at_one_place(
     pool: &PgPool,
     versions: &Versions,
-) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
-    let mut next_reminder = Instant::now() + REMIND;
+) -> anyhow::Result<Transaction<'static, Postgres>> {
+    let started = Instant::now();
+    let mut next_reminder = started + REMIND;
     loop {
-        let mut transaction = pool.begin().await?;
-        sqlx::raw_sql(BOUNDS).execute(&mut *transaction).await?;
-        if holds(&mut transaction, versions).await? {
-            return Ok(transaction);
+        let began = Instant::now();
+        let doing = |error| failed(error, "hold the live version still");
+        let mut transaction = pool.begin_with(BEGIN).await.map_err(doing)?;
+        sqlx::raw_sql(BOUNDS)
+            .execute(&mut *transaction)
+            .await
+            .map_err(doing)?;
+        let mut distance = distance(&mut transaction, versions).await.map_err(doing)?;
+        if distance.offsets <= CLOSE && try_hold(&mut transaction, versions).await.map_err(doing)? {
+            let end = Instant::now() + HOLD;
+            loop {
+                distance = self::distance(&mut transaction, versions)
+                    .await
+                    .map_err(doing)?;
+                if distance.is_current && distance.streams == 0 {
+                    return Ok(transaction);
+                }
+                if !distance.is_current || Instant::now() >= end {
+                    break;
+                }
+                tokio::time::sleep(LOOK).await;
+            }
         }
-        transaction.rollback().await?;
+        // Lets the live version go on.
+        transaction.rollback().await.map_err(doing)?;
+        if !distance.is_current {
+            bail!(
+                "version {} of {} is not being built beside version {} any more: another command has switched \
+                 or dropped it",
+                versions.new,
+                versions.projection,
+                versions.live
+            );
+        }
+        if started.elapsed() >= PATIENCE {
+            bail!("{}; run this again to go on", distance.told(versions));
+        }
         if Instant::now() >= next_reminder {
-            note(format!(
-                "Version {} does not come up with version {}; trying again.",
-                versions.new, versions.live
-            ));
+            note(format!("{}; trying again.", distance.told(versions)));
             next_reminder = Instant::now() + REMIND;
         }
-        tokio::time::sleep(backoff.next_delay()).await;
+        tokio::time::sleep(GO_ON.min(5 * began.elapsed()).max(LOOK * 5)).await;
     }
 }
 
-async fn holds(transaction: &mut PgConnection, versions: &Versions) -> Result<bool, sqlx::Error> {
+/// `false` = a batch in flight takes long. The transaction is of no use then.
+async fn try_hold(
+    transaction: &mut PgConnection,
+    versions: &Versions,
+) -> Result<bool, sqlx::Error> {
     match hold_still(transaction, &versions.live()).await {
-        Ok(()) => {}
-        // lock_not_available: a batch takes long.
-        Err(error) if event_log::fault::sqlstate(&error).as_deref() == Some("55P03") => {
-            return Ok(false);
-        }
-        Err(error) => return Err(error),
+        Ok(()) => Ok(true),
+        // lock_not_available
+        Err(error) if sqlstate(&error).as_deref() == Some("55P03") => Ok(false),
+        Err(error) => Err(error),
     }
-    let end = Instant::now() + HOLD;
-    while Instant::now() < end {
-        if are_at_one_place(transaction, versions).await? {
-            return Ok(true);
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-    Ok(false)
 }
 
 /// Whether both versions stand at the same place in every stream.
@@ -72,16 +122,38 @@ pub(super) async fn are_at_one_place(
     connection: &mut PgConnection,
     versions: &Versions,
 ) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT NOT EXISTS (
-           SELECT FROM (SELECT * FROM read_model.projection_checkpoints WHERE projection = $1 AND version = $2) a
-           FULL JOIN (SELECT * FROM read_model.projection_checkpoints WHERE projection = $1 AND version = $3) b
-             USING (topic, partition, generation)
-           WHERE a.next_offset IS DISTINCT FROM b.next_offset)",
-    )
-    .bind(&versions.projection)
-    .bind(versions.live)
-    .bind(versions.new)
-    .fetch_one(connection)
-    .await
+    Ok(distance(connection, versions).await?.streams == 0)
+}
+
+async fn distance(
+    connection: &mut PgConnection,
+    versions: &Versions,
+) -> Result<Distance, sqlx::Error> {
+    sqlx::query_as(include_str!("distance.sql"))
+        .bind(&versions.projection)
+        .bind(versions.live)
+        .bind(versions.new)
+        .fetch_one(connection)
+        .await
+}
+
+impl Distance {
+    /// What is waited for.
+    fn told(&self, versions: &Versions) -> String {
+        if self.workers == 0 {
+            return format!(
+                "no runlog-projectors process runs {}: start one, it does the work",
+                versions.projection
+            );
+        }
+        match &self.farthest {
+            Some(stream) => format!(
+                "version {} is {} offsets behind version {}, most of them in {stream}",
+                versions.new,
+                count(self.offsets),
+                versions.live
+            ),
+            None => format!("a batch of version {} takes long", versions.live),
+        }
+    }
 }

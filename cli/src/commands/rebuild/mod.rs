@@ -12,13 +12,15 @@ mod switch;
 mod watch;
 
 use anyhow::bail;
+use event_log::fault::sqlstate;
 use runlog_projectors::runner::versions::Version;
 use serde::Serialize;
 use service::exit::Exit;
 use sqlx::PgPool;
 
 use crate::app::App;
-use crate::database::{connect, failed};
+use crate::database::{connect_patiently, failed};
+use crate::format::count;
 use crate::output::note;
 
 /// Build a projection anew from the log, compare it, and switch the views to it
@@ -80,7 +82,7 @@ struct Report {
     live: i32,
     /// The one before, which is kept.
     kept: i32,
-    /// Events that the new version was built from, as far as it had come when it was compared.
+    /// Events that the new version was built from, as far as it had come when it was first close enough.
     events: i64,
     /// Rows that were compared.
     rows: i64,
@@ -89,13 +91,19 @@ struct Report {
 }
 
 pub(crate) async fn run(args: &Args, app: &App) -> anyhow::Result<Exit> {
-    let pool = connect(&app.config().database).await?;
+    let pool = connect_patiently(&app.config().database).await?;
     if let Some(version) = args.drop {
         return drop_version(&pool, &args.projection, version).await;
     }
     let versions = begin(&pool, &args.projection).await?;
     let events = watch::until_caught_up(&pool, &versions).await?;
     let compared = compare::run(&pool, &versions).await?;
+    if compared.parked > 0 {
+        note(format!(
+            "Parked runs that were not compared: {}; sums over them may differ. See `runlog runs parked`.",
+            count(compared.parked)
+        ));
+    }
     if compared.differences > 0 && !args.accept_differences {
         compared.tell(&versions);
         return Ok(Exit::Problem);
@@ -158,8 +166,15 @@ async fn begin(pool: &PgPool, projection: &str) -> anyhow::Result<Versions> {
             let new = sqlx::query_scalar("SELECT read_model.begin_rebuild($1)")
                 .bind(projection)
                 .fetch_one(pool)
-                .await
-                .map_err(|error| failed(error, "make the tables of the new version"))?;
+                .await;
+            let new = match new {
+                // unique_violation
+                Err(error) if sqlstate(&error).as_deref() == Some("23505") => bail!(
+                    "another command began a rebuild of {projection} at the same moment: run this again to go \
+                     on with it"
+                ),
+                new => new.map_err(|error| failed(error, "make the tables of the new version"))?,
+            };
             note(format!(
                 "Version {new} of {projection} is built beside version {live}, which is read."
             ));

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use runlog_projectors::runner::versions::{Version, hold_still};
 use service::backoff::Backoff;
 use sqlx::{PgPool, Postgres, Transaction};
 
@@ -26,18 +27,16 @@ const REMIND: Duration = Duration::from_secs(10);
 pub(super) async fn run(pool: &PgPool, versions: &Versions) -> anyhow::Result<()> {
     let mut turns = Turns::new();
     let publish = "SELECT read_model.publish($1, $2)";
-    let moved = async {
-        loop {
-            let held = hold::at_one_place(pool, versions).await?;
-            if attempt(held, publish, &versions.projection, versions.new).await? {
-                return Ok(());
-            }
-            turns.wait(pool).await;
+    loop {
+        let held = hold::at_one_place(pool, versions).await?;
+        if attempt(held, publish, &versions.projection, versions.new)
+            .await
+            .map_err(|error| failed(error, "move the views to the new version"))?
+        {
+            return Ok(());
         }
-    };
-    moved
-        .await
-        .map_err(|error| failed(error, "move the views to the new version"))
+        turns.wait(pool).await;
+    }
 }
 
 /// Removes a version that is not live; tries until it is done.
@@ -47,8 +46,15 @@ pub(super) async fn run(pool: &PgPool, versions: &Versions) -> anyhow::Result<()
 pub(super) async fn remove(pool: &PgPool, projection: &str, version: i32) -> anyhow::Result<()> {
     let mut turns = Turns::new();
     let drop = "SELECT read_model.drop_version($1, $2)";
+    let version_held = Version {
+        projection: projection.to_owned(),
+        version,
+        is_live: false,
+    };
     loop {
-        let transaction = pool.begin().await?;
+        let mut transaction = pool.begin_with(hold::BEGIN).await?;
+        // The projectors let go of it, where it is still being built.
+        hold_still(&mut transaction, &version_held).await?;
         if attempt(transaction, drop, projection, version)
             .await
             .context("nothing was removed")?

@@ -6,7 +6,6 @@ use sqlx::{FromRow, PgPool};
 
 use super::Versions;
 use crate::database::failed;
-use crate::format::count;
 use crate::output::note;
 use crate::progress::Progress;
 
@@ -25,8 +24,6 @@ struct Standing {
     applied: i64,
     /// Whether every stream has a checkpoint of the new version.
     is_begun: bool,
-    /// Runs that the new version cannot apply.
-    parked: i64,
     /// Processes that run the projection.
     workers: i64,
 }
@@ -47,12 +44,6 @@ pub(super) async fn until_caught_up(pool: &PgPool, versions: &Versions) -> anyho
         if standing.is_begun && standing.live - standing.applied <= CLOSE {
             if let Some(progress) = progress {
                 progress.finish();
-            }
-            if standing.parked > 0 {
-                note(format!(
-                    "{} runs cannot be applied and are parked: see `runlog runs parked`.",
-                    count(standing.parked)
-                ));
             }
             return Ok(standing.applied);
         }
@@ -76,8 +67,6 @@ async fn look(pool: &PgPool, versions: &Versions) -> Result<Standing, sqlx::Erro
                 (SELECT count(*) FROM event_log.streams)
                   <= (SELECT count(*) FROM read_model.projection_checkpoints c
                       WHERE c.projection = $1 AND c.version = $2) AS is_begun,
-                (SELECT count(*) FROM read_model.parked_run p
-                 WHERE p.projection = $1 AND p.version = $2) AS parked,
                 (SELECT count(*) FROM read_model.projection_worker w
                  WHERE $1 = ANY (w.projections) AND w.expires_at > clock_timestamp()) AS workers",
     )
