@@ -41,6 +41,11 @@ impl Progress {
         }
     }
 
+    /// Says how much there is to do, where that is known only later.
+    pub(crate) fn set_length(&self, length: u64) {
+        self.bar.set_length(length);
+    }
+
     /// Tells where the work is. Cheap: most calls only look at the clock.
     pub(crate) fn at(&mut self, position: u64, events: u64) {
         let now = Instant::now();

@@ -15,3 +15,4 @@ mod simulate;
 mod status;
 mod streams;
 mod support;
+mod verify;

@@ -3,6 +3,7 @@
 //! - Ingest claims partitions ([`stream`]) and appends batches to them ([`append`]).
 //! - Operators look at generations and open new ones ([`generation`]).
 //! - Projectors and the CLI read ([`read`]), always below the horizon.
+//! - The CLI looks for what was changed by hand ([`verify`]).
 //! - Every process checks the schema ([`schema`]) and classes faults ([`fault`]) the same way.
 //!
 //! How an append works: the stream row is locked, what to do with each record is decided by a pure
@@ -29,6 +30,7 @@ pub mod schema;
 mod staging;
 pub mod stream;
 pub mod transaction;
+pub mod verify;
 
 pub use append::{AppendError, Appended, StreamWriter};
 pub use fault::{FaultClass, classify};

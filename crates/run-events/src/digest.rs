@@ -42,26 +42,49 @@ impl fmt::Debug for Digest {
 }
 
 /// What two events with the same key must have in common to be the same event (contract, "What
-/// append guarantees"). Absent values are null.
-#[derive(Serialize)]
+/// append guarantees"), borrowed from wherever the event is.
+#[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Content<'a> {
-    event_type: &'a str,
-    step_id: Option<&'a str>,
-    logical_attempt_id: i32,
-    plan_id: &'a str,
-    plan_version: &'a str,
-    project_id: &'a str,
-    environment_id: &'a str,
-    payload: Option<AsDoubles<'a>>,
+pub struct Content<'a> {
+    /// The type's name.
+    pub event_type: &'a str,
+    /// The step; absent = null.
+    pub step_id: Option<&'a str>,
+    /// The attempt as the plan counts it.
+    pub logical_attempt_id: i32,
+    /// The plan.
+    pub plan_id: &'a str,
+    /// The plan's version.
+    pub plan_version: &'a str,
+    /// The project.
+    pub project_id: &'a str,
+    /// The environment.
+    pub environment_id: &'a str,
+    /// What the producer attached; absent = null.
+    #[serde(serialize_with = "as_doubles")]
+    pub payload: Option<&'a serde_json::Map<String, Value>>,
+}
+
+impl Content<'_> {
+    /// SHA-256 over the RFC 8785 form. Numbers are doubles, so 1 = 1.0.
+    ///
+    /// `None` where a number of the payload is not finite; decoding refuses such a payload.
+    pub fn digest(&self) -> Option<Digest> {
+        Digest::of_canonical(self)
+    }
+}
+
+fn as_doubles<S: Serializer>(
+    payload: &Option<&serde_json::Map<String, Value>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    payload.map(AsDoubles).serialize(serializer)
 }
 
 impl RunEvent {
-    /// SHA-256 over the RFC 8785 form of the event's content. Numbers are doubles, so 1 = 1.0.
-    ///
-    /// `None` where a number of the payload is not finite; decoding refuses such a payload.
+    /// The digest of the event's [`Content`].
     pub fn content_digest(&self) -> Option<Digest> {
-        Digest::of_canonical(&Content {
+        let content = Content {
             event_type: self.event_type.as_str(),
             step_id: self.step_id.as_deref(),
             logical_attempt_id: self.logical_attempt_id,
@@ -69,8 +92,9 @@ impl RunEvent {
             plan_version: &self.plan_version,
             project_id: &self.project_id,
             environment_id: &self.environment_id,
-            payload: self.payload.as_ref().map(AsDoubles),
-        })
+            payload: self.payload.as_ref(),
+        };
+        content.digest()
     }
 }
 

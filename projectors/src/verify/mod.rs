@@ -6,6 +6,7 @@
 //! makes there are compared with the live ones. Nothing is kept, and nobody is kept waiting. Tables that
 //! are not kept by run (sums over many) are left out: `runlog rebuild` compares those.
 
+mod applied;
 pub(crate) mod sampler;
 mod scratch;
 
@@ -14,6 +15,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 
 use crate::projection::{Projection, ProjectionError};
 use crate::runner::versions::Version;
+pub use applied::applied;
 use scratch::Scratch;
 pub use scratch::{Table, tables};
 

@@ -1,4 +1,4 @@
-//! `runlog verify`: compares the read models with a fresh fold of the log.
+//! `runlog verify --projections`: compares the read models with a fresh fold of the log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -9,11 +9,9 @@ use runlog_projectors::projection::{self, Projection};
 use runlog_projectors::runner::versions::{self, Version};
 use runlog_projectors::verify::{Verified, Verifier};
 use serde::Serialize;
-use service::exit::Exit;
 use sqlx::{Connection as _, PgConnection, PgPool};
 
-use crate::app::App;
-use crate::database::{connect, failed};
+use crate::database::failed;
 use crate::format::count;
 use crate::output::{Output, note, text};
 use crate::progress::Progress;
@@ -23,35 +21,9 @@ const RUNS: i64 = 200;
 /// Differences that are told of each projection.
 const TOLD: usize = 20;
 
-/// Fold the log anew and compare what it gives with the read models
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  runlog verify --projections
-  runlog verify --projections --only run_status --workers 4
-  runlog verify --projections -o json | jq -r '.[].digest'
-
-Runs beside everything else: it reads in short snapshots, writes only temporary tables, and compares each run up to
-the event that the projection has come to. Tables of sums over many runs are not compared; `runlog rebuild` does
-that. The digest is that of all rows that the fold gives: the same log gives the same one, always. Exit code 1 if
-anything differs.")]
-pub(crate) struct Args {
-    /// Verify the read models (nothing else can be verified yet)
-    #[arg(long, required = true)]
-    projections: bool,
-
-    /// Only this projection; may be repeated
-    #[arg(long, value_name = "PROJECTION")]
-    only: Vec<String>,
-
-    /// Connections that work side by side. Default: the number of processors
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
-    workers: Option<u16>,
-}
-
 /// What was found of one projection.
 #[derive(Debug, Serialize)]
-struct Report {
+pub(super) struct Report {
     projection: String,
     version: i32,
     runs: u64,
@@ -62,56 +34,57 @@ struct Report {
     digest: String,
 }
 
-pub(crate) async fn run(args: &Args, app: &App) -> anyhow::Result<Exit> {
-    let pool = connect(&app.config().database).await?;
-    let wanted: Vec<String> = if args.only.is_empty() {
-        projection::NAMES
-            .iter()
-            .map(|name| (*name).to_owned())
-            .collect()
-    } else {
-        args.only.clone()
-    };
-    let projections: Vec<Arc<dyn Projection>> = wanted
-        .iter()
-        .map(|name| {
-            projection::by_name(name).with_context(|| {
-                format!(
-                    "there is no projection {name:?}; there are: {}",
-                    projection::NAMES.join(", ")
-                )
-            })
+impl Report {
+    pub(super) fn is_well(&self) -> bool {
+        self.differences == 0
+    }
+}
+
+/// The projections of these names; no name = all.
+pub(super) fn wanted(names: &[String]) -> anyhow::Result<Vec<Arc<dyn Projection>>> {
+    let known = |name: &str| {
+        projection::by_name(name).with_context(|| {
+            format!(
+                "there is no projection {name:?}; there are: {}",
+                projection::NAMES.join(", ")
+            )
         })
-        .collect::<Result<_, _>>()?;
+    };
+    if names.is_empty() {
+        projection::NAMES.iter().map(|name| known(name)).collect()
+    } else {
+        names.iter().map(|name| known(name)).collect()
+    }
+}
+
+/// Verifies the live version of each.
+pub(super) async fn verify(
+    pool: &PgPool,
+    projections: &[Arc<dyn Projection>],
+    workers: usize,
+) -> anyhow::Result<Vec<Report>> {
+    let names: Vec<String> = projections.iter().map(|p| p.name().to_owned()).collect();
     let mut connection = pool
         .acquire()
         .await
         .map_err(|error| failed(error, "connect"))?;
-    let versions = versions::kept(&mut connection, &wanted)
+    let versions = versions::kept(&mut connection, &names)
         .await
         .map_err(|error| failed(error, "read the projections' versions"))?;
     drop(connection);
-    let workers = args.workers.map_or_else(processors, usize::from);
     let mut reports = Vec::new();
     for version in versions.into_iter().filter(|version| version.is_live) {
         let mut of_it = projections.iter();
         if let Some(projection) = of_it.find(|p| p.name() == version.projection) {
-            let verified = verify(&pool, projection, &version, workers).await?;
+            let verified = verify_one(pool, projection, &version, workers).await?;
             reports.push(tell(version, verified));
         }
     }
-    app.output
-        .document(&reports, |output| table(&reports, output))?;
-    let is_well = reports.iter().all(|report| report.differences == 0);
-    Ok(if is_well { Exit::Done } else { Exit::Problem })
-}
-
-fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+    Ok(reports)
 }
 
 /// Verifies all runs that there are now.
-async fn verify(
+async fn verify_one(
     pool: &PgPool,
     projection: &Arc<dyn Projection>,
     version: &Version,
@@ -201,7 +174,7 @@ fn tell(version: Version, verified: Verified) -> Report {
     }
 }
 
-fn table(reports: &[Report], output: &Output) -> String {
+pub(super) fn table(reports: &[Report], output: &Output) -> String {
     let mut table = output.table(&[
         "PROJECTION",
         "VERSION",
