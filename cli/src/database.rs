@@ -33,18 +33,30 @@ pub(crate) async fn connect(config: &DatabaseConfig) -> anyhow::Result<PgPool> {
     Ok(pool)
 }
 
-/// As [`connect`], for commands whose statements may take long: they are given a day, and a slow one is
-/// no warning. At least two connections.
+/// As [`reach`], for commands whose statements may take long: they are given a day, and the driver does not
+/// warn of slow ones with their whole text, which in a migration is pages long. At least two connections.
 ///
 /// # Errors
-/// As [`connect`].
-pub(crate) async fn connect_patiently(config: &DatabaseConfig) -> anyhow::Result<PgPool> {
-    let mut config = patient(config);
-    config.max_connections = config.max_connections.max(2);
+/// As [`reach`].
+pub(crate) async fn reach_patiently(config: &DatabaseConfig) -> anyhow::Result<PgPool> {
+    let config = DatabaseConfig {
+        statement_timeout: Duration::from_secs(24 * 60 * 60),
+        max_connections: config.max_connections.max(2),
+        ..config.clone()
+    };
     let pool = pool(&config, APPLICATION_NAME)?;
     let options = pool.connect_options().as_ref().clone();
     pool.set_connect_options(options.disable_statement_logging());
     wait_reachable(&pool, &config, config.connect_timeout).await?;
+    Ok(pool)
+}
+
+/// As [`reach_patiently`], of a database that has this build's schema.
+///
+/// # Errors
+/// As [`connect`].
+pub(crate) async fn connect_patiently(config: &DatabaseConfig) -> anyhow::Result<PgPool> {
+    let pool = reach_patiently(config).await?;
     schema::check(&pool).await?;
     Ok(pool)
 }
@@ -60,12 +72,4 @@ pub(crate) fn failed(error: sqlx::Error, what: &str) -> anyhow::Error {
         .into();
     }
     anyhow!(error).context(message)
-}
-
-/// The same database with time for long statements: for migrations.
-pub(crate) fn patient(config: &DatabaseConfig) -> DatabaseConfig {
-    DatabaseConfig {
-        statement_timeout: Duration::from_secs(24 * 60 * 60),
-        ..config.clone()
-    }
 }

@@ -20,8 +20,7 @@ Examples:
 pub(crate) struct Args {}
 
 pub(crate) async fn run(_: &Args, app: &App) -> anyhow::Result<Exit> {
-    let config = database::patient(&app.config().database);
-    let pool = database::reach(&config, config.connect_timeout).await?;
+    let pool = database::reach_patiently(&app.config().database).await?;
     let applied = schema::migrate(&pool).await.context(
         "the migrations could not be applied; each is one transaction, so nothing is half done",
     )?;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use sqlx::PgPool;
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::{ConnectOptions, PgPool};
 use tokio::time::{Instant, sleep};
 
 use crate::fault::{FaultClass, classify, sqlstate};
@@ -46,10 +46,7 @@ pub struct AppliedMigration {
 /// Where the database cannot be reached, or an applied migration differs from this build's.
 pub async fn migrate(pool: &PgPool) -> Result<Vec<AppliedMigration>, MigrateError> {
     let before = applied_version(pool).await?;
-    // The driver warns of slow statements with their whole text; a migration may be slow, and is pages long.
-    let options = pool.connect_options().as_ref().clone();
-    let mut connection = options.disable_statement_logging().connect().await?;
-    MIGRATOR.run(&mut connection).await?;
+    MIGRATOR.run(pool).await?;
     let new = MIGRATOR.iter().filter(|m| m.version > before);
     Ok(new
         .map(|m| AppliedMigration {
