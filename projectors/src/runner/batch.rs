@@ -25,10 +25,13 @@ const MAX_BYTES: i64 = 8 << 20;
 /// The tables are found by the search path, so that the statements are the same for each version.
 ///
 /// The lock is the shared half of [`versions::hold_still`].
-const PREPARE: &str =
-    "SELECT pg_try_advisory_xact_lock_shared(hashtextextended('runlog version ' || $1, 0)),
+const PREPARE: &str = concat!(
+    "SELECT pg_try_advisory_xact_lock_shared(",
+    versions::key!(),
+    "),
             set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
-            set_config('enable_mergejoin', 'off', true), set_config('search_path', $1, true)";
+            set_config('enable_mergejoin', 'off', true), set_config('search_path', $1, true)"
+);
 
 /// How a batch ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -61,6 +61,15 @@ pub async fn kept(
     .await
 }
 
+/// The key of the advisory lock that batches of a version share and [`hold_still`] takes alone; $1 = the
+/// version's schema.
+macro_rules! key {
+    () => {
+        "hashtextextended('runlog version ' || $1, 0)"
+    };
+}
+pub(super) use key;
+
 /// Keeps a version as it is until the transaction ends: waits for the batches in flight; the next ones
 /// find it held and are tried again. No longer than a moment: people read a version that stands still.
 ///
@@ -70,7 +79,7 @@ pub async fn hold_still(
     transaction: &mut PgConnection,
     version: &Version,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('runlog version ' || $1, 0))")
+    sqlx::query(concat!("SELECT pg_advisory_xact_lock(", key!(), ")"))
         .bind(version.schema())
         .execute(transaction)
         .await?;
