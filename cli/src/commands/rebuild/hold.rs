@@ -68,18 +68,9 @@ pub(super) async fn at_one_place(
             .map_err(doing)?;
         let mut distance = distance(&mut transaction, versions).await.map_err(doing)?;
         if distance.offsets <= CLOSE && try_hold(&mut transaction, versions).await.map_err(doing)? {
-            let end = Instant::now() + HOLD;
-            loop {
-                distance = self::distance(&mut transaction, versions)
-                    .await
-                    .map_err(doing)?;
-                if distance.is_current && distance.streams == 0 {
-                    return Ok(transaction);
-                }
-                if !distance.is_current || Instant::now() >= end {
-                    break;
-                }
-                tokio::time::sleep(LOOK).await;
+            distance = come_up(&mut transaction, versions).await.map_err(doing)?;
+            if distance.is_current && distance.streams == 0 {
+                return Ok(transaction);
             }
         }
         // Lets the live version go on.
@@ -114,6 +105,22 @@ async fn try_hold(
         // lock_not_available
         Err(error) if sqlstate(&error).as_deref() == Some("55P03") => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+/// Waits, while the live version is held, until the new one stands where it does, is no longer built, or
+/// takes too long: how they stand then.
+async fn come_up(
+    transaction: &mut PgConnection,
+    versions: &Versions,
+) -> Result<Distance, sqlx::Error> {
+    let end = Instant::now() + HOLD;
+    loop {
+        let distance = distance(transaction, versions).await?;
+        if !distance.is_current || distance.streams == 0 || Instant::now() >= end {
+            return Ok(distance);
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 
