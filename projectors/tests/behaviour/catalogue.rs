@@ -105,14 +105,24 @@ async fn every_projection_of_this_build_has_a_live_version() {
     assert_eq!(live, names);
 }
 
-#[tokio::test]
-async fn the_table_of_snapshots_is_made_in_every_version_and_the_view_shows_the_live_one() {
+/// A database as the migration left it that began to keep projections in versions.
+async fn with_first_versions() -> Database {
     let database = Database::without_schema().await;
     for migration in [
         include_str!("../../../migrations/0001_event_log.sql"),
         include_str!("../../../migrations/0002_read_model.sql"),
         include_str!("../../../migrations/0003_halts_and_audit.sql"),
         include_str!("../../../migrations/0004_projection_versions.sql"),
+    ] {
+        database.execute(migration).await;
+    }
+    database
+}
+
+#[tokio::test]
+async fn the_table_of_snapshots_is_made_in_every_version_and_the_view_shows_the_live_one() {
+    let database = with_first_versions().await;
+    for migration in [
         // One that was live, one that is, and one that is on its way.
         "SELECT read_model.begin_rebuild('run_status')",
         "SELECT read_model.publish('run_status', 2)",
@@ -214,12 +224,8 @@ async fn a_rebuilt_version_has_the_indexes_and_constraints_of_the_live_one_by_th
 
 #[tokio::test]
 async fn versions_that_were_rebuilt_under_other_names_get_the_indexes_for_analysts_too() {
-    let database = Database::without_schema().await;
+    let database = with_first_versions().await;
     for migration in [
-        include_str!("../../../migrations/0001_event_log.sql"),
-        include_str!("../../../migrations/0002_read_model.sql"),
-        include_str!("../../../migrations/0003_halts_and_audit.sql"),
-        include_str!("../../../migrations/0004_projection_versions.sql"),
         include_str!("../../../migrations/0005_run_timeline.sql"),
         "SELECT read_model.begin_rebuild('run_status')",
         "SELECT read_model.begin_rebuild('run_timeline')",
