@@ -1,4 +1,4 @@
-//! Two versions of a projection side by side: each is built, kept and read without the other.
+//! Two versions of a projection side by side: the new one follows the live one, and each is kept and read by itself.
 
 use event_log::fault::sqlstate;
 use runlog_projectors::runner::versions::{Version, hold_still};
