@@ -125,12 +125,15 @@ async fn one_connection_gets_one_answer_whatever_it_sends() {
     assert!(answer.contains("connection: close"), "{answer}");
 
     // Half closed: after a request it is answered, before its end there is none.
-    let mut half = connect(&projectors).await;
-    half.write_all(b"GET /healthz HTTP/1.1\r\n\r\n")
-        .await
-        .unwrap();
-    half.shutdown().await.unwrap();
-    assert!(rest(&mut half).await.starts_with("HTTP/1.1 200"));
+    // Often, since a program that answers only where it has not seen the end yet does so mostly.
+    for _ in 0..100 {
+        let mut half = connect(&projectors).await;
+        half.write_all(b"GET /healthz HTTP/1.1\r\n\r\n")
+            .await
+            .unwrap();
+        half.shutdown().await.unwrap();
+        assert!(rest(&mut half).await.starts_with("HTTP/1.1 200"));
+    }
     let mut half = connect(&projectors).await;
     half.write_all(b"GET /healthz HTTP").await.unwrap();
     half.shutdown().await.unwrap();

@@ -167,6 +167,8 @@ async fn answer(stream: TcpStream, router: Router, within: Duration) {
         .header_read_timeout(within)
         .max_buf_size(MAX_HEAD)
         .keep_alive(false)
+        // A client that has nothing more to send still gets its answer; without this it depends on luck.
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     match timeout(within, connection).await {
         Ok(Ok(())) => {}
