@@ -47,6 +47,12 @@ def tree(programs, edges, targets):
     return {(name, version.removeprefix("v")) for name, version, *_ in (line.split() for line in lines if line)}
 
 
+def scripts():
+    """The files that build: the scripts of dev/ and .ci/, the Makefile, the Dockerfile."""
+    folders = [file for folder in ("dev", ".ci") for file in sorted((ROOT / folder).iterdir()) if file.is_file()]
+    return [*folders, ROOT / "Makefile", ROOT / "Dockerfile"]
+
+
 def checksums():
     """SHA-256 by (name, version), of the crates that have one in Cargo.lock."""
     return {

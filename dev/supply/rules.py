@@ -4,6 +4,7 @@ Called by dev/check-supply. What cargo-deny knows and this does not, since it ne
 versions. What the other way round: entries of deny.toml without a reason.
 """
 
+import re
 from collections import defaultdict
 
 from supply.licence import Malformed, choose
@@ -20,6 +21,20 @@ def problems(packages, members, checksums, deny):
         + duplicates(packages, deny["bans"]["skip"])
         + wildcards(own)
     )
+
+
+# Those that would write another Cargo.lock, or ignore the one of what they install.
+COMMAND = re.compile(r"\bcargo (bench|build|check|clippy|doc|install|run|rustc|test)\b[^&;|]*")
+
+
+def unlocked(name, text):
+    """Commands in a script that would build other versions than those of Cargo.lock."""
+    return [
+        f"{name}:{number}: {match[0].strip()} is not --locked"
+        for number, line in enumerate(text.splitlines(), 1)
+        for match in COMMAND.finditer(line.partition("#")[0])
+        if "--locked" not in match[0]
+    ]
 
 
 def title(package):

@@ -3,7 +3,7 @@
 import unittest
 
 from supply.licence import Malformed, choose
-from supply.rules import problems
+from supply.rules import problems, unlocked
 
 CRATES_IO = "https://github.com/rust-lang/crates.io-index"
 ALLOWED = ["MIT", "Apache-2.0", "ISC", "Unicode-3.0"]
@@ -88,3 +88,9 @@ class Rules(unittest.TestCase):
         any_version = [{"name": "left", "req": "*"}, {"name": "right", "req": "*", "path": "/right"}]
         mine = package("mine", source=None, dependencies=any_version)
         self.assert_found(judge(mine, members=["mine 1.0.0"]), "mine takes any version of left")
+
+    def test_builds(self):
+        for line in ("cargo test --locked", "cargo build --bins --locked -p x && cargo test --locked", "# cargo build", "cargo fmt"):
+            self.assert_found(unlocked("script", line))
+        self.assert_found(unlocked("script", "true\ncargo build -p x"), "script:2: cargo build -p x is not --locked")
+        self.assert_found(unlocked("script", "cargo build --locked && cargo test -p x"), "cargo test -p x is not")
