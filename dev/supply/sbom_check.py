@@ -4,7 +4,9 @@ Called by dev/check-sbom, by a Python that has cyclonedx-python-lib.
 """
 
 import json
+import re
 import sys
+from datetime import datetime
 from pathlib import Path
 
 from cyclonedx.schema import SchemaVersion
@@ -52,6 +54,11 @@ def check(program, file):
     linked = cargo.tree([program], "normal,no-proc-macro", targets)
     hidden = {key for key in linked if crates[key]["scope"] != "required"}
     assert not hidden, f"linked, but not required: {hidden}"
+
+    for reference in (reference for c in components for reference in c.get("externalReferences", [])):
+        assert re.fullmatch(r"https://[\w.-]+/[\w./~#-]*", reference["url"]), f"{reference['url']} is no address"
+    moment = bill["metadata"]["timestamp"]
+    assert datetime.fromisoformat(moment).tzinfo, f"{moment} has no zone"
 
     own = {package["name"] for package in cargo.toml("Cargo.lock")["package"] if "source" not in package}
     for (name, _), component in crates.items():

@@ -333,8 +333,11 @@ fn traffic() -> (Vec<Record>, BTreeSet<String>) {
     (records, ids)
 }
 
-/// Name, label names and label values of the samples in Prometheus' text.
-fn samples(text: &str) -> Result<Vec<(String, Vec<(String, String)>)>> {
+/// A metric's name, and its labels with their values.
+type Sample = (String, Vec<(String, String)>);
+
+/// The samples in Prometheus' text.
+fn samples(text: &str) -> Result<Vec<Sample>> {
     let lines = text.lines().filter(|l| l.starts_with("runlog_"));
     let sample = |line: &str| {
         let (series, _) = line.rsplit_once(' ').context("a line without a value")?;
