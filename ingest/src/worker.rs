@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use event_log::{AppendError, Appended, Batch, Claim, FaultClass, Outcome, StreamWriter};
+use event_log::{
+    AppendError, Appended, Batch, Claim, FaultClass, Outcome, StreamWriter, Truncated,
+};
 use futures_util::FutureExt as _;
 use service::backoff::Backoff;
 use service::config::Config;
@@ -22,6 +24,7 @@ use crate::gather::{Bounds, Delivery, Gather, Gathered};
 use crate::judge::{Noticed, Rules};
 use crate::partitions::TopicPartition;
 use crate::progress::{InKafka, Progress, Step};
+use crate::turns::Account;
 
 /// An append that takes longer than this is shown in /readyz.
 pub(crate) const SLOW: Duration = Duration::from_secs(10);
@@ -34,6 +37,11 @@ const STATEMENTS: u32 = 4;
 const CACHED_KEYS: usize = 600_000;
 /// A worker with nothing to append looks this often whether its stream row is as it left it.
 const LOOK: Duration = Duration::from_secs(5);
+/// After so long a batch that goes on (its records are refused one by one, say) leaves its writer to
+/// those that wait, and is committed as far as it is.
+const TURN: Duration = Duration::from_millis(200);
+/// A partition whose dead letters are cut says so this often.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 const PANICKED: &str = "its records were not appended because of a bug in runlog-ingest, which its log shows: please report it";
 
 /// A handle on a partition's task.
@@ -87,7 +95,12 @@ impl Worker {
         shared.pulse.watch(id, &progress);
         let task = Task {
             rules: Rules::new(&shared.config, &claim.topic),
-            writer: StreamWriter::new(claim.clone()).without_waiting(),
+            writer: StreamWriter::new(claim.clone())
+                .without_waiting()
+                .in_turns_of(TURN)
+                .with_dead_letter_quota(shared.config.ingest.dead_letters.max_bytes_per_tenant),
+            account: Account::default(),
+            said_cut: None,
             next: claim.next_offset,
             received,
             stop: stop.clone(),
@@ -194,6 +207,9 @@ struct Task {
     shared: Arc<Shared>,
     rules: Rules,
     writer: StreamWriter,
+    account: Account,
+    /// When it was last said that dead letters are cut.
+    said_cut: Option<Instant>,
     /// The stored offset, where the next batch starts.
     next: i64,
     received: UnboundedReceiver<Delivery>,
@@ -218,9 +234,9 @@ impl Task {
             let (gathered, memory, ended) = self.gather(first).await;
             let end = gathered.end;
             if end > gathered.start {
-                match self.append(gathered).await {
-                    Ok(Some(committed)) => self.count(&committed, started),
-                    Ok(None) => return None,
+                match self.append_all(gathered, started).await {
+                    Ok(true) => {}
+                    Ok(false) => return None,
                     Err(ended) => return Some(ended),
                 }
             }
@@ -280,8 +296,26 @@ impl Task {
         gather.finish()
     }
 
-    /// Appends the batch however often it takes; `None` = stopped while waiting.
-    async fn append(&mut self, gathered: Gathered) -> Result<Option<Committed>, Ended> {
+    /// Appends the batch in as many turns as it takes; false = stopped before its end.
+    async fn append_all(&mut self, gathered: Gathered, started: Instant) -> Result<bool, Ended> {
+        let mut next = Some(gathered);
+        while let Some(gathered) = next {
+            let Some((committed, rest)) = self.append(gathered).await? else {
+                return Ok(false);
+            };
+            self.count(&committed, started);
+            self.say_cut(&committed.appended.truncated);
+            self.progress.set_stored(committed.appended.end);
+            if rest.is_some() && self.stop.is_cancelled() {
+                return Ok(false);
+            }
+            next = rest.map(Gathered::unjudged);
+        }
+        Ok(true)
+    }
+
+    /// Appends what a turn is enough for, however often it takes; `None` = stopped while waiting.
+    async fn append(&mut self, gathered: Gathered) -> Result<Option<Turned>, Ended> {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         // A row that another transaction holds: asked for again and again, without a permit in between.
         let mut locked = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
@@ -290,13 +324,13 @@ impl Task {
         let mut failed = false;
         loop {
             let delay = match self.try_append(gathered).await {
-                Ok(committed) => {
+                Ok((committed, rest)) => {
                     failpoints::hit("ingest.appended");
                     if failed {
                         self.progress.set_trouble(None);
                         tracing::info!(partition = %self.name(), "appending again");
                     }
-                    return Ok(Some(committed));
+                    return Ok(Some((committed, rest)));
                 }
                 Err((error, batch)) if error.is_locked() && started.elapsed() < LOCKED => {
                     tracing::debug!(partition = %self.name(), %error, "a row is locked; trying again");
@@ -324,24 +358,34 @@ impl Task {
         }
     }
 
-    /// Judges and appends the batch. Both under the permit of a writer: events take much more memory
-    /// than their bytes, and so no more batches than that hold them, however many wait.
-    async fn try_append(&mut self, gathered: Gathered) -> Result<Committed, (AppendError, Batch)> {
+    /// Judges and appends the batch, or as much of it as a turn is enough for. Both while it has a writer:
+    /// events take much more memory than their bytes, and so no more batches than that hold them,
+    /// however many wait.
+    async fn try_append(&mut self, gathered: Gathered) -> Result<Turned, (AppendError, Batch)> {
         self.progress.enter(Step::WaitingForWriter);
         let shared = Arc::clone(&self.shared);
-        // The semaphore is never closed.
-        let _permit = shared.writers.acquire().await;
+        let _turn = shared.writers.take(&self.account).await;
         self.progress.enter(Step::Appending);
         self.writer
             .bound_cache(CACHED_KEYS / shared.memory.sharers());
         let (batch, noticed) = self.rules.batch(gathered);
         let _timer = shared.metrics.commit_seconds.start_timer();
         match self.append_once(&batch).await {
-            Ok(appended) => Ok(Committed {
-                batch,
-                appended,
-                noticed,
-            }),
+            Ok(appended) => {
+                let end = appended.end;
+                let (batch, rest) = if end < batch.end {
+                    let (batch, rest) = batch.parted(end);
+                    (batch, Some(rest))
+                } else {
+                    (batch, None)
+                };
+                let committed = Committed {
+                    batch,
+                    appended,
+                    noticed,
+                };
+                Ok((committed, rest))
+            }
             Err(error) => Err((error, batch)),
         }
     }
@@ -433,6 +477,27 @@ impl Task {
         }
     }
 
+    /// Says now and then whose dead letters are cut.
+    fn say_cut(&mut self, truncated: &Truncated) {
+        let said_lately = self.said_cut.is_some_and(|at| at.elapsed() < SAY_AGAIN);
+        if truncated.is_empty() || said_lately {
+            return;
+        }
+        self.said_cut = Some(Instant::now());
+        let claim = self.writer.claim();
+        let quota = self.shared.config.ingest.dead_letters.max_bytes_per_tenant;
+        for (tenant, letters) in truncated.iter().take(3) {
+            tracing::warn!(
+                topic = claim.topic,
+                partition = claim.partition,
+                tenant = tenant.as_deref().unwrap_or("none that is known"),
+                letters,
+                "only the first KiB of dead letters is kept: the tenant's pending ones have reached \
+                 ingest.dead_letters.max_bytes_per_tenant = {quota}"
+            );
+        }
+    }
+
     fn count(&self, committed: &Committed, started: Instant) {
         let Committed {
             batch,
@@ -441,6 +506,7 @@ impl Task {
         } = committed;
         let topic = &self.writer.claim().topic;
         let metrics = &self.shared.metrics;
+        let noticed = Noticed::of_all(&noticed[..batch.records.len()]);
         metrics
             .batch_seconds
             .observe(started.elapsed().as_secs_f64());
@@ -469,6 +535,11 @@ impl Task {
             .records
             .with_label_values(&[topic.as_str(), "appended"])
             .inc_by(fresh);
+        let truncated = appended.truncated.values().sum();
+        metrics
+            .truncated
+            .with_label_values(&[topic])
+            .inc_by(truncated);
         if batch.skipped > 0 {
             metrics
                 .skipped
@@ -487,11 +558,15 @@ impl Task {
     }
 }
 
+/// What a turn has brought into the log, and what is left of the batch, if anything is.
+type Turned = (Committed, Option<Batch>);
+
 /// A batch that is in the log.
 struct Committed {
     batch: Batch,
     appended: Appended,
-    noticed: Noticed,
+    /// Of each record that was judged.
+    noticed: Vec<Noticed>,
 }
 
 /// How long one try of a batch may take, at most, once it is slow.

@@ -23,6 +23,7 @@ pub mod inspect;
 mod known;
 #[cfg(test)]
 mod protocol_model;
+mod quota;
 pub mod read;
 pub mod record;
 mod run_cache;
@@ -32,7 +33,7 @@ pub mod stream;
 pub mod transaction;
 pub mod verify;
 
-pub use append::{AppendError, Appended, StreamWriter};
+pub use append::{AppendError, Appended, StreamWriter, Truncated};
 pub use fault::{FaultClass, classify};
 pub use record::{Batch, Header, Original, Outcome, Record, record_digest};
 pub use stream::{Claim, ClaimError, Halt, LastRecord};
