@@ -1,6 +1,8 @@
 -- Quotas of dead letters' bytes: what was cut says so, and what the pending ones take is counted.
 -- Sources of the rules: docs/operations.md (Dead letters). Only crates/event-log reads and writes these tables.
 
+SET LOCAL ROLE runlog_owner;
+
 -- Only adds, and rewrites and reads no row, however large the table is: columns without a default, checks that hold
 -- for new rows. `truncated` IS NULL = kept before there were quotas: whole, and not counted.
 ALTER TABLE event_log.dead_letter
@@ -15,14 +17,14 @@ COMMENT ON COLUMN event_log.dead_letter.value_digest IS
 COMMENT ON COLUMN event_log.dead_letter.truncated IS
   'Whether only the first bytes of key, headers or value are kept; NULL = kept before there were quotas, whole and not counted in dead_letter_usage.';
 
-CREATE OR REPLACE VIEW event_log.dead_letters AS
+CREATE OR REPLACE VIEW event_log.dead_letters WITH (security_invoker = true) AS
 SELECT d.dead_letter_id, s.topic, s.partition, d.source_offset, d.tenant_id, d.run_id,
        d.reason, d.detail, d.key, d.value, d.headers, d.received_at, d.status,
        coalesce(d.truncated, false) AS truncated,
        coalesce(d.value_bytes, octet_length(d.value)) AS value_bytes,
        coalesce(d.value_digest, sha256(d.value)) AS value_digest
 FROM event_log.dead_letter d
-JOIN event_log.stream s USING (stream_id);
+LEFT JOIN event_log.stream s USING (stream_id);
 COMMENT ON COLUMN event_log.dead_letters.key IS 'The record''s key, or its first bytes; NULL = none.';
 COMMENT ON COLUMN event_log.dead_letters.value IS 'The record''s value, or its first bytes; NULL = a tombstone.';
 COMMENT ON COLUMN event_log.dead_letters.headers IS
@@ -56,8 +58,17 @@ COMMENT ON COLUMN event_log.dead_letter_usage.freed IS
   'false: what ingest has kept, never less. true: what was given back since (replayed, discarded, erased, deleted), below 0.';
 COMMENT ON COLUMN event_log.dead_letter_usage.bytes IS 'The bytes, as dead_letter_bytes counts them.';
 
+SELECT event_log.secure_table('event_log.dead_letter_usage');
+CREATE POLICY functions_of_the_owner ON event_log.dead_letter_usage TO runlog_owner USING (true) WITH CHECK (true);
+
+GRANT SELECT, INSERT, UPDATE (bytes) ON event_log.dead_letter_usage TO runlog_ingest;
+GRANT SELECT ON event_log.dead_letter_usage TO runlog_operator, runlog_backup;
+GRANT SELECT (value_bytes, value_digest, truncated) ON event_log.dead_letter TO runlog_analyst;
+
 -- Whatever changes or deletes dead letters, the bytes of those that are pending stay counted right.
-CREATE FUNCTION event_log.recount_dead_letters() RETURNS trigger LANGUAGE plpgsql AS $$
+-- A function of the owner: who may change letters needs no rights on the counters.
+CREATE FUNCTION event_log.recount_dead_letters() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF TG_OP = 'DELETE' THEN
     INSERT INTO event_log.dead_letter_usage AS usage (tenant_id, stream_id, freed, bytes)
@@ -88,3 +99,5 @@ CREATE TRIGGER dead_letter_deleted AFTER DELETE ON event_log.dead_letter
   FOR EACH STATEMENT EXECUTE FUNCTION event_log.recount_dead_letters();
 ALTER TABLE event_log.dead_letter ENABLE ALWAYS TRIGGER dead_letter_changed;
 ALTER TABLE event_log.dead_letter ENABLE ALWAYS TRIGGER dead_letter_deleted;
+
+RESET ROLE;

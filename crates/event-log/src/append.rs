@@ -7,6 +7,7 @@
 //! transaction of its own.
 
 mod once;
+mod tenants;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,6 +20,8 @@ use crate::fence;
 use crate::record::{Batch, Outcome, Part};
 use crate::run_cache::RunCache;
 use crate::stream::Claim;
+
+use tenants::NotedTenants;
 
 /// What became of a batch.
 #[derive(Debug)]
@@ -128,6 +131,7 @@ impl AppendError {
 pub struct StreamWriter {
     claim: Claim,
     cache: RunCache,
+    tenants: NotedTenants,
     waits: bool,
     /// Records in a transaction, at most: all of a batch, unless one took too long. Grows back slowly.
     limit: usize,
@@ -147,6 +151,7 @@ impl StreamWriter {
         Self {
             claim,
             cache: RunCache::new(),
+            tenants: NotedTenants::default(),
             waits: true,
             limit: usize::MAX,
             tried: 0,

@@ -127,6 +127,7 @@ pub(crate) async fn dead_letters(
     }
     let used = usage(connection, &claim.topic, letters).await?;
     let kept = quota::keep(letters, used, quota);
+    let added = quota::added(&kept);
     macro_rules! column {
         ($from:expr, $of:expr) => {
             $from.iter().map($of).collect::<Vec<_>>()
@@ -149,9 +150,25 @@ pub(crate) async fn dead_letters(
             .as_ref()
             .map(|d| d.as_slice())))
         .bind(column!(kept, |k| k.truncated))
+        .bind(column!(added, |(tenant, _)| tenant.as_deref()))
+        .bind(column!(added, |(_, bytes)| *bytes))
         .execute(connection)
         .await?;
     Ok(quota::truncated(&kept))
+}
+
+/// Notes tenants that have something in the stream: what an analyst may know of it hangs on that.
+pub(crate) async fn stream_tenants(
+    connection: &mut PgConnection,
+    stream_id: i64,
+    tenants: &[&str],
+) -> Result<(), sqlx::Error> {
+    sqlx::query(include_str!("sql/insert_stream_tenants.sql"))
+        .bind(stream_id)
+        .bind(tenants)
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// Books the part in the ledger and moves the stored offset.

@@ -54,6 +54,16 @@ pub(crate) fn keep<'b>(
     letters.iter().map(&mut keep_one).collect()
 }
 
+/// What the letters add to the usage.
+pub(crate) fn added(kept: &[Kept<'_>]) -> Usage {
+    let mut added = Usage::new();
+    for letter in kept {
+        let owner = letter.tenant_id.map(str::to_owned);
+        *added.entry(owner).or_default() += letter.bytes();
+    }
+    added
+}
+
 /// How many letters were cut, by tenant.
 pub(crate) fn truncated(kept: &[Kept<'_>]) -> BTreeMap<Option<String>, u64> {
     let mut counts = BTreeMap::new();

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::fault::{FaultClass, classify, sqlstate};
 
-/// Between two tries to read the version.
+/// Between two tries to ask.
 const PAUSE: Duration = Duration::from_millis(200);
 
 static MIGRATOR: Migrator = sqlx::migrate!("../../migrations");
@@ -29,6 +29,13 @@ pub enum SchemaError {
     /// The database could not be asked.
     #[error("cannot read the schema version")]
     Database(#[from] sqlx::Error),
+}
+
+impl SchemaError {
+    /// Whether the database could not be asked, and may be asked again.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Database(error) if classify(error) == FaultClass::Environment)
+    }
 }
 
 /// One applied migration.
@@ -76,13 +83,20 @@ pub async fn check(pool: &PgPool) -> Result<(), SchemaError> {
 /// # Errors
 /// As [`check`]; [`SchemaError::Behind`] at once.
 pub async fn check_within(pool: &PgPool, within: Duration) -> Result<(), SchemaError> {
+    patiently(within, SchemaError::may_pass, async || check(pool).await).await
+}
+
+/// Checks something of a database, and waits for as long as `within` while it cannot be asked.
+pub(crate) async fn patiently<E: std::fmt::Display>(
+    within: Duration,
+    may_pass: fn(&E) -> bool,
+    check: impl AsyncFn() -> Result<(), E>,
+) -> Result<(), E> {
     let deadline = Instant::now() + within;
     loop {
-        match check(pool).await {
-            Err(SchemaError::Database(error))
-                if classify(&error) == FaultClass::Environment && Instant::now() < deadline =>
-            {
-                tracing::info!(%error, "waiting until the schema version can be read");
+        match check().await {
+            Err(error) if may_pass(&error) && Instant::now() < deadline => {
+                tracing::info!(%error, "waiting until the database can be asked");
                 sleep(PAUSE).await;
             }
             answer => return answer,
