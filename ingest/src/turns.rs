@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+/// What is booked of a turn, at most: a database that hangs is not the partition's doing.
+const BOOKED: Duration = Duration::from_secs(5);
+
 /// The writers of the process.
 #[derive(Debug)]
 pub(crate) struct Turns {
@@ -20,6 +23,10 @@ pub(crate) struct Turns {
 /// What a partition has had of the writers' time.
 #[derive(Debug, Default)]
 pub(crate) struct Account(Arc<Mutex<Duration>>);
+
+/// A place in line.
+#[derive(Debug)]
+pub(crate) struct Place(oneshot::Receiver<Turn>);
 
 /// Leave to write, until it is dropped; its time is then booked.
 #[derive(Debug)]
@@ -41,17 +48,18 @@ impl Turns {
         })
     }
 
-    /// Waits for a turn. Whoever gives up waiting (drops the future) takes none.
-    pub(crate) async fn take(self: &Arc<Self>, account: &Account) -> Turn {
-        let (sender, turn) = oneshot::channel();
-        let had = *lock(&account.0);
-        lock(&self.queue).wait(had, Arc::clone(&account.0), sender);
+    /// Stands in line for a turn. Whoever drops the place takes none.
+    pub(crate) fn line_up(self: &Arc<Self>, account: &Account) -> Place {
+        let place = self.stand(&account.0);
         self.give();
-        match turn.await {
-            Ok(turn) => turn,
-            // A sender that waits is dropped only with the queue, which this future holds.
-            Err(_) => std::future::pending().await,
-        }
+        place
+    }
+
+    fn stand(self: &Arc<Self>, account: &Arc<Mutex<Duration>>) -> Place {
+        let (sender, turn) = oneshot::channel();
+        let had = *lock(account);
+        lock(&self.queue).wait(had, Arc::clone(account), sender);
+        Place(turn)
     }
 
     /// Whether a writer is free.
@@ -78,9 +86,37 @@ impl Turns {
     }
 }
 
+impl Place {
+    /// Waits for the turn.
+    pub(crate) async fn turn(self) -> Turn {
+        match self.0.await {
+            Ok(turn) => turn,
+            // What waits is dropped only with the queue, at the end of the process.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl Turn {
+    /// Ends it and stands in line again, where others wait: to be asked by a partition that has more to
+    /// write. One that lined up only after it had gathered its next batch would find its turn given away,
+    /// however little time it has had.
+    pub(crate) fn again(self) -> Option<Place> {
+        if lock(&self.turns.queue).waiting.is_empty() {
+            return None;
+        }
+        self.book();
+        Some(self.turns.stand(&self.account))
+    }
+
+    fn book(&self) {
+        *lock(&self.account) = self.from + self.began.elapsed().min(BOOKED);
+    }
+}
+
 impl Drop for Turn {
     fn drop(&mut self) {
-        *lock(&self.account) = self.from + self.began.elapsed();
+        self.book();
         lock(&self.turns.queue).free += 1;
         self.turns.give();
     }
@@ -212,22 +248,19 @@ mod tests {
     async fn a_turn_that_nobody_waits_for_any_more_goes_to_the_next() {
         let turns = Turns::new(1);
         let accounts = [(); 3].map(|()| Account::default());
-        let first = turns.take(&accounts[0]).await;
+        let first = turns.line_up(&accounts[0]).turn().await;
         assert!(!turns.is_free());
-        let mut given_up = Box::pin(turns.take(&accounts[1]));
-        let mut waits = Box::pin(turns.take(&accounts[2]));
-        assert!(futures_util::poll!(&mut given_up).is_pending());
-        assert!(futures_util::poll!(&mut waits).is_pending());
+        let given_up = turns.line_up(&accounts[1]);
+        let waits = turns.line_up(&accounts[2]);
         drop(given_up);
         drop(first);
-        let third = waits.await;
+        let third = waits.turn().await;
         assert!(!turns.is_free());
         drop(third);
         assert!(turns.is_free());
         // Given, but never taken.
-        let first = turns.take(&accounts[0]).await;
-        let mut given = Box::pin(turns.take(&accounts[1]));
-        assert!(futures_util::poll!(&mut given).is_pending());
+        let first = turns.line_up(&accounts[0]).turn().await;
+        let given = turns.line_up(&accounts[1]);
         drop(first);
         assert!(!turns.is_free());
         drop(given);
@@ -238,11 +271,30 @@ mod tests {
     async fn the_time_of_a_turn_is_booked() {
         let turns = Turns::new(1);
         let (one, other) = (Account::default(), Account::default());
-        let turn = turns.take(&one).await;
+        let turn = turns.line_up(&one).turn().await;
         let began = turn.began;
         drop(turn);
         let had = *lock(&one.0);
         assert!(had > Duration::ZERO && had <= began.elapsed());
         assert_eq!(*lock(&other.0), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn whoever_has_more_to_write_is_in_line_before_the_turn_is_given_away() {
+        let turns = Turns::new(1);
+        let (little, much) = (Account::default(), Account::default());
+        *lock(&much.0) = Duration::from_secs(3600);
+        let first = turns.line_up(&little).turn().await;
+        assert!(first.again().is_none(), "nobody else waits");
+        assert!(turns.is_free());
+        let first = turns.line_up(&little).turn().await;
+        let other = turns.line_up(&much);
+        let second = first.again().unwrap().turn().await;
+        assert!(lock(&turns.queue).waiting.len() == 1, "the other one waits");
+        drop(second);
+        let other = other.turn().await;
+        // The hour that it had counts from now on for those that come.
+        assert!(lock(&turns.queue).now >= Duration::from_secs(3600));
+        drop(other);
     }
 }

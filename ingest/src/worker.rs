@@ -24,7 +24,7 @@ use crate::gather::{Bounds, Delivery, Gather, Gathered};
 use crate::judge::{Noticed, Rules};
 use crate::partitions::TopicPartition;
 use crate::progress::{InKafka, Progress, Step};
-use crate::turns::Account;
+use crate::turns::{Account, Place};
 
 /// An append that takes longer than this is shown in /readyz.
 pub(crate) const SLOW: Duration = Duration::from_secs(10);
@@ -100,6 +100,7 @@ impl Worker {
                 .in_turns_of(TURN)
                 .with_dead_letter_quota(shared.config.ingest.dead_letters.max_bytes_per_tenant),
             account: Account::default(),
+            place: None,
             said_cut: None,
             next: claim.next_offset,
             received,
@@ -208,6 +209,8 @@ struct Task {
     rules: Rules,
     writer: StreamWriter,
     account: Account,
+    /// Where there is more to write and others wait: in line already, for the next batch.
+    place: Option<Place>,
     /// When it was last said that dead letters are cut.
     said_cut: Option<Instant>,
     /// The stored offset, where the next batch starts.
@@ -267,7 +270,7 @@ impl Task {
         }
     }
 
-    /// Gathers what is there, and waits `batch.linger` at most for more.
+    /// Gathers what is there, and waits `batch.linger` at most for more, but not where it is in line.
     async fn gather(&mut self, first: Delivery) -> (Gathered, usize, Option<Ended>) {
         let settings = &self.shared.config.ingest.batch;
         let bounds = Bounds {
@@ -285,6 +288,8 @@ impl Task {
             }
             next = match self.received.try_recv() {
                 Ok(delivery) => Some(delivery),
+                // The turn may be there already.
+                Err(_) if self.place.is_some() => None,
                 Err(_) => tokio::select! {
                     biased;
                     () = self.stop.cancelled() => None,
@@ -364,7 +369,11 @@ impl Task {
     async fn try_append(&mut self, gathered: Gathered) -> Result<Turned, (AppendError, Batch)> {
         self.progress.enter(Step::WaitingForWriter);
         let shared = Arc::clone(&self.shared);
-        let _turn = shared.writers.take(&self.account).await;
+        let place = match self.place.take() {
+            Some(place) => place,
+            None => shared.writers.line_up(&self.account),
+        };
+        let turn = place.turn().await;
         self.progress.enter(Step::Appending);
         self.writer
             .bound_cache(CACHED_KEYS / shared.memory.sharers());
@@ -384,6 +393,9 @@ impl Task {
                     appended,
                     noticed,
                 };
+                if rest.is_some() || !self.received.is_empty() {
+                    self.place = turn.again();
+                }
                 Ok((committed, rest))
             }
             Err(error) => Err((error, batch)),
