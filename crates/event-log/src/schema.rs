@@ -83,25 +83,19 @@ pub async fn check(pool: &PgPool) -> Result<(), SchemaError> {
 /// # Errors
 /// As [`check`]; [`SchemaError::Behind`] at once.
 pub async fn check_within(pool: &PgPool, within: Duration) -> Result<(), SchemaError> {
-    patiently(within, SchemaError::may_pass, async || check(pool).await).await
-}
-
-/// Checks something of a database, and waits for as long as `within` while it cannot be asked.
-pub(crate) async fn patiently<E: std::fmt::Display>(
-    within: Duration,
-    may_pass: fn(&E) -> bool,
-    check: impl AsyncFn() -> Result<(), E>,
-) -> Result<(), E> {
     let deadline = Instant::now() + within;
     loop {
-        match check().await {
-            Err(error) if may_pass(&error) && Instant::now() < deadline => {
-                tracing::info!(%error, "waiting until the database can be asked");
-                sleep(PAUSE).await;
-            }
+        match check(pool).await {
+            Err(error) if error.may_pass() && Instant::now() < deadline => pause(&error).await,
             answer => return answer,
         }
     }
+}
+
+/// What happens between two tries to ask a database that cannot be asked.
+pub(crate) async fn pause(error: &(dyn std::error::Error + Send + Sync)) {
+    tracing::info!(%error, "waiting until the database can be asked");
+    sleep(PAUSE).await;
 }
 
 async fn applied_version(pool: &PgPool) -> Result<i64, sqlx::Error> {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use sqlx::PgPool;
+use tokio::time::Instant;
 
 use crate::fault::{FaultClass, classify};
 use crate::schema::{self, SchemaError};
@@ -86,8 +87,15 @@ pub async fn check(
     allow_powerful: bool,
     within: Duration,
 ) -> Result<(), StartError> {
-    let check = async || check_once(pool, role, allow_powerful).await;
-    schema::patiently(within, StartError::may_pass, check).await
+    let deadline = Instant::now() + within;
+    loop {
+        match check_once(pool, role, allow_powerful).await {
+            Err(error) if error.may_pass() && Instant::now() < deadline => {
+                schema::pause(&error).await;
+            }
+            answer => return answer,
+        }
+    }
 }
 
 async fn check_once(pool: &PgPool, role: Role, allow_powerful: bool) -> Result<(), StartError> {
