@@ -1,7 +1,7 @@
 //! The canonical log in PostgreSQL. The only owner of the schema `event_log` and its SQL.
 //!
 //! - Ingest claims partitions ([`stream`]) and appends batches to them ([`append`]).
-//! - Operators look at generations and open new ones ([`generation`]).
+//! - Operators look at generations and open new ones ([`generation`]), and say who sees which tenants ([`tenants`]).
 //! - Projectors and the CLI read ([`read`]), always below the horizon.
 //! - The CLI looks for what was changed by hand ([`verify`]).
 //! - Every process checks the schema ([`schema`]), ingest and the projectors their login too ([`start`]), and classes faults
@@ -32,6 +32,7 @@ pub mod schema;
 mod staging;
 pub mod start;
 pub mod stream;
+pub mod tenants;
 pub mod transaction;
 pub mod verify;
 
