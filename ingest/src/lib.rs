@@ -10,6 +10,7 @@ mod assignment;
 mod claimed;
 mod claims;
 mod client;
+mod committed;
 mod describe_topics;
 mod gather;
 mod group;

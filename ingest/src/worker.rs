@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use event_log::{
-    AppendError, Appended, Batch, Claim, FaultClass, Outcome, StreamWriter, Truncated,
-};
+use event_log::{AppendError, Appended, Batch, Claim, FaultClass, StreamWriter};
 use futures_util::FutureExt as _;
 use service::backoff::Backoff;
 use service::config::Config;
@@ -20,8 +18,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::Shared;
+use crate::committed::{Committed, Cut};
 use crate::gather::{Bounds, Delivery, Gather, Gathered};
-use crate::judge::{Noticed, Rules};
+use crate::judge::Rules;
 use crate::partitions::TopicPartition;
 use crate::progress::{InKafka, Progress, Step};
 use crate::turns::{Account, Place};
@@ -40,8 +39,6 @@ const LOOK: Duration = Duration::from_secs(5);
 /// After so long a batch that goes on (its records are refused one by one, say) leaves its writer to
 /// those that wait, and is committed as far as it is.
 const TURN: Duration = Duration::from_millis(200);
-/// A partition whose dead letters are cut says so this often.
-const SAY_AGAIN: Duration = Duration::from_secs(60);
 const PANICKED: &str = "its records were not appended because of a bug in runlog-ingest, which its log shows: please report it";
 
 /// A handle on a partition's task.
@@ -101,7 +98,7 @@ impl Worker {
                 .with_dead_letter_quota(shared.config.ingest.dead_letters.max_bytes_per_tenant),
             account: Account::default(),
             place: None,
-            said_cut: None,
+            cut: Cut::default(),
             next: claim.next_offset,
             received,
             stop: stop.clone(),
@@ -211,8 +208,7 @@ struct Task {
     account: Account,
     /// Where there is more to write and others wait: in line already, for the next batch.
     place: Option<Place>,
-    /// When it was last said that dead letters are cut.
-    said_cut: Option<Instant>,
+    cut: Cut,
     /// The stored offset, where the next batch starts.
     next: i64,
     received: UnboundedReceiver<Delivery>,
@@ -303,13 +299,15 @@ impl Task {
 
     /// Appends the batch in as many turns as it takes; false = stopped before its end.
     async fn append_all(&mut self, gathered: Gathered, started: Instant) -> Result<bool, Ended> {
+        let quota = self.shared.config.ingest.dead_letters.max_bytes_per_tenant;
         let mut next = Some(gathered);
         while let Some(gathered) = next {
             let Some((committed, rest)) = self.append(gathered).await? else {
                 return Ok(false);
             };
-            self.count(&committed, started);
-            self.say_cut(&committed.appended.truncated);
+            let claim = self.writer.claim();
+            committed.count(claim, &self.shared.metrics, started);
+            self.cut.say(claim, &committed.appended.truncated, quota);
             self.progress.set_stored(committed.appended.end);
             if rest.is_some() && self.stop.is_cancelled() {
                 return Ok(false);
@@ -488,98 +486,10 @@ impl Task {
             partition: claim.partition,
         }
     }
-
-    /// Says now and then whose dead letters are cut.
-    fn say_cut(&mut self, truncated: &Truncated) {
-        let said_lately = self.said_cut.is_some_and(|at| at.elapsed() < SAY_AGAIN);
-        if truncated.is_empty() || said_lately {
-            return;
-        }
-        self.said_cut = Some(Instant::now());
-        let claim = self.writer.claim();
-        let quota = self.shared.config.ingest.dead_letters.max_bytes_per_tenant;
-        for (tenant, letters) in truncated.iter().take(3) {
-            tracing::warn!(
-                topic = claim.topic,
-                partition = claim.partition,
-                tenant = tenant.as_deref().unwrap_or("none that is known"),
-                letters,
-                "only the first KiB of dead letters is kept: the tenant's pending ones have reached \
-                 ingest.dead_letters.max_bytes_per_tenant = {quota}"
-            );
-        }
-    }
-
-    fn count(&self, committed: &Committed, started: Instant) {
-        let Committed {
-            batch,
-            appended,
-            noticed,
-        } = committed;
-        let topic = &self.writer.claim().topic;
-        let metrics = &self.shared.metrics;
-        let noticed = Noticed::of_all(&noticed[..batch.records.len()]);
-        metrics
-            .batch_seconds
-            .observe(started.elapsed().as_secs_f64());
-        metrics.unknown_fields.inc_by(noticed.unknown_fields);
-        metrics.key_mismatch.inc_by(noticed.key_mismatches);
-        metrics
-            .foreign_record_key
-            .inc_by(noticed.foreign_record_keys);
-        let mut fresh = 0;
-        for outcome in &appended.outcomes {
-            let name = match outcome {
-                Outcome::Appended { .. } => {
-                    fresh += 1;
-                    continue;
-                }
-                Outcome::Duplicate(_) => "duplicate",
-                Outcome::Conflict(_) => run_events::Reason::IdempotencyConflict.as_str(),
-                Outcome::DeadLetter(reason) => reason.as_str(),
-            };
-            metrics
-                .records
-                .with_label_values(&[topic.as_str(), name])
-                .inc();
-        }
-        metrics
-            .records
-            .with_label_values(&[topic.as_str(), "appended"])
-            .inc_by(fresh);
-        let truncated = appended.truncated.values().sum();
-        metrics
-            .truncated
-            .with_label_values(&[topic])
-            .inc_by(truncated);
-        if batch.skipped > 0 {
-            metrics
-                .skipped
-                .with_label_values(&[topic])
-                .inc_by(batch.skipped.unsigned_abs());
-        }
-        tracing::debug!(
-            topic,
-            partition = self.writer.claim().partition,
-            start = batch.start,
-            end = batch.end,
-            appended = fresh,
-            skipped = batch.skipped,
-            "committed"
-        );
-    }
 }
 
 /// What a turn has brought into the log, and what is left of the batch, if anything is.
 type Turned = (Committed, Option<Batch>);
-
-/// A batch that is in the log.
-struct Committed {
-    batch: Batch,
-    appended: Appended,
-    /// Of each record that was judged.
-    noticed: Vec<Noticed>,
-}
 
 /// How long one try of a batch may take, at most, once it is slow.
 pub(crate) fn longest_append(config: &Config) -> Duration {

@@ -173,6 +173,10 @@ async fn poison_has_its_share_of_the_writers_time_and_not_of_their_turns() {
     assert_eq!(ingest.terminate().await.unwrap().code(), Some(0));
 }
 
+/// Reason, tenant, run, whether it was cut, bytes kept and bytes of the whole value, and whether the digest
+/// is that of what is kept.
+type Letter = (String, Option<String>, Option<String>, bool, i32, i64, bool);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_and_foreign_tenants_count_for_their_topic_and_belong_to_nobody() {
     let pipeline = Pipeline::fresh(2).await.unwrap();
@@ -209,7 +213,7 @@ async fn garbage_and_foreign_tenants_count_for_their_topic_and_belong_to_nobody(
         pipeline.topic.send(&[record]).await.unwrap();
         pipeline.wait_ingested(SOON).await.unwrap();
     }
-    let rows: Vec<(String, Option<String>, Option<String>, bool, i32, i64, bool)> = sqlx::query_as(
+    let rows: Vec<Letter> = sqlx::query_as(
         "SELECT reason, tenant_id, run_id, truncated, length(value), value_bytes,
                 value_digest = sha256(value) FROM event_log.dead_letters ORDER BY dead_letter_id",
     )

@@ -14,6 +14,9 @@ use crate::support::events::{event, event_with, record};
 const VALUE: usize = 3_997;
 const COUNTS: usize = VALUE + 3;
 
+/// Partition, offset, whether it was cut, the value, its whole length and digest.
+type Letter = (i32, i64, bool, Vec<u8>, i64, Vec<u8>);
+
 /// A record that names this tenant and is refused.
 fn refused(offset: i64, tenant: Option<&str>) -> Record {
     let rejection = Rejection::new(Reason::InvalidEvent, "planId: is missing");
@@ -75,7 +78,7 @@ async fn beyond_its_tenants_quota_a_letter_keeps_row_length_digest_and_first_kib
         assert_eq!(of_second, cut(&[(t, 1)]));
         assert_eq!(append(&database, &mut first, 2, &[t]).await, cut(&[(t, 1)]));
         let digest = Sha256::digest([0xab; VALUE]).to_vec();
-        let rows: Vec<(i32, i64, bool, Vec<u8>, i64, Vec<u8>)> = sqlx::query_as(
+        let rows: Vec<Letter> = sqlx::query_as(
             "SELECT partition, source_offset, truncated, value, value_bytes, value_digest
              FROM event_log.dead_letters WHERE tenant_id = 't' ORDER BY dead_letter_id",
         )
