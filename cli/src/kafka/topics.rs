@@ -8,11 +8,11 @@ use anyhow::{Context, anyhow, bail};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::RDKafkaErrorCode;
 use service::config::KafkaConfig;
-use service::kafka::client_config;
+use service::kafka::{ClientLog, client_config};
 use tokio::runtime::Handle;
 
 use super::probe::Probe;
-use super::{ClientLog, TIMEOUT, code, unreachable};
+use super::{TIMEOUT, code, unreachable};
 use crate::output::note;
 
 /// How long a new topic gets until each partition has a leader.
