@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rdkafka::client::OAuthToken;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Statistics, TopicPartitionList};
-use service::kafka::{Refusal, oauth_token};
+use service::kafka::{Refusal, log_line, oauth_token};
 use tokio::runtime::Handle;
 
 use crate::assignment::{fetched_of, forget_pauses, names_of, show_to_kafka};
@@ -311,6 +312,13 @@ impl ClientContext for Group {
 
     fn generate_oauth_token(&self, path: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
         oauth_token(path)
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        let refusal = log_line(level, facility, line).and_then(Refusal::of);
+        if refusal.is_some() {
+            self.note_refusal(refusal);
+        }
     }
 
     fn stats(&self, statistics: Statistics) {

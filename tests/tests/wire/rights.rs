@@ -2,7 +2,7 @@
 
 use runlog_tests::environment::{run_to_end, said};
 
-use super::deployment::{Deployment, SOON, Security, scram_password, succeeds, with_events};
+use super::deployment::{Deployment, Security, scram_password, succeeds, with_events};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_go_from_a_login_by_plain_to_the_log_by_scram_and_verified_tls() {
@@ -95,12 +95,22 @@ async fn a_token_from_a_file_is_a_login() {
     let port = deployment.servers.kafka.sasl_port;
     let program = deployment.program("runlog", port, &security, &deployment.database.url);
     succeeds(with_events(program, &deployment, 3)).await;
-    let mut simulate = deployment.program("runlog", port, &security, &deployment.database.url);
-    simulate.args(["doctor", "-o", "json"]);
-    let words = said(&run_to_end(simulate).await.unwrap());
+    let configs = [
+        "--allow-principal",
+        "User:tokenbearer",
+        "--operation",
+        "DescribeConfigs",
+    ];
+    let topic = ["--topic", &deployment.topic.name];
+    let kafka = &deployment.servers.kafka;
+    kafka.allow(&[&configs[..], &topic].concat()).await.unwrap();
+    let mut doctor = deployment.program("runlog", port, &security, &deployment.database.url);
+    doctor.args(["doctor", "-o", "json"]);
+    let words = said(&run_to_end(doctor).await.unwrap());
     assert!(words.contains("answers at localhost"), "{words}");
+    assert!(words.contains("cleanup.policy"), "{words}");
 
-    // Ingest's own client logs in with it too, and again when the file holds another.
+    // Ingest's own client logs in with it too.
     deployment.allow_reading("tokenbearer").await;
     let url = &deployment.database.url;
     let program = deployment.program("runlog-ingest", port, &security, url);
@@ -109,7 +119,6 @@ async fn a_token_from_a_file_is_a_login() {
     ingest.wait_ready().await.unwrap();
     deployment.wait_logged(3).await;
     assert_eq!(ingest.terminate().await.unwrap().code(), Some(0));
-    let _ = SOON;
 }
 
 /// OAUTHBEARER over TLS.

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::ensure;
-use runlog_tests::secure::kafka::SCRAM_PASSWORD;
 use runlog_tests::{Process, wait_until};
 
 use super::deployment::{Deployment, SOON, Security, scram_password, swap};
@@ -64,7 +63,6 @@ async fn ingest_goes_on_with_a_new_scram_password_whichever_side_has_it_first() 
     deployment.publish(10).await;
     deployment.wait_logged(50).await;
     ingest.wait_ready().await.unwrap();
-    assert_ne!(SCRAM_PASSWORD, "planted-scram-password-3");
     assert_eq!(ingest.terminate().await.unwrap().code(), Some(0));
 }
 

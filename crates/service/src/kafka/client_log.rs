@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::client::OAuthToken;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
@@ -43,6 +44,14 @@ impl ClientLog {
         })
     }
 
+    fn note(&self, words: &str) {
+        let mut last = self.lock();
+        // A host may have two addresses, and nobody listen at the other one.
+        if !(is_final(last.as_deref()) && !is_final(Some(words))) {
+            *last = Some(words.to_owned());
+        }
+    }
+
     /// Whether it will stay as it is until somebody changes a setting.
     fn is_refused(&self) -> bool {
         is_final(self.lock().as_deref())
@@ -53,18 +62,35 @@ fn is_final(words: Option<&str>) -> bool {
     words.and_then(Refusal::of).is_some_and(Refusal::is_final)
 }
 
+/// Logs a line of librdkafka's, and gives it back where it tells of a refusal: a connection that the
+/// broker ends is told of in this way only.
+pub fn log_line<'l>(level: RDKafkaLogLevel, facility: &str, line: &'l str) -> Option<&'l str> {
+    use RDKafkaLogLevel as Level;
+    match level {
+        Level::Emerg | Level::Alert | Level::Critical | Level::Error => {
+            tracing::error!(target: "librdkafka", "{facility}: {line}");
+        }
+        Level::Warning => tracing::warn!(target: "librdkafka", "{facility}: {line}"),
+        Level::Notice | Level::Info => tracing::info!(target: "librdkafka", "{facility}: {line}"),
+        Level::Debug => tracing::debug!(target: "librdkafka", "{facility}: {line}"),
+    }
+    (facility == "FAIL" && Refusal::of(line).is_some()).then_some(line)
+}
+
 impl ClientContext for ClientLog {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, "{reason}");
-        let mut last = self.lock();
-        // That all brokers are down is the sum of reasons that were told before. A host may have two
-        // addresses, and nobody listen at the other one.
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown)
-            && !(is_final(last.as_deref()) && !is_final(Some(reason)))
-        {
-            *last = Some(reason.to_owned());
+        // That all brokers are down is the sum of reasons that were told before.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.note(reason);
+        }
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        if let Some(refused) = log_line(level, facility, line) {
+            self.note(refused);
         }
     }
 

@@ -11,14 +11,15 @@ mod token;
 use std::collections::BTreeMap;
 
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 
 use crate::config::{ConfigError, KafkaConfig, MASK, is_secret_name};
 
-pub use client_log::{ClientLog, metadata};
+pub use client_log::{ClientLog, log_line, metadata};
 pub use refusal::Refusal;
 pub use security::{files, has_files};
-pub use token::oauth_token;
+pub use token::{give_token, oauth_token};
 
 /// Settings of ingest's consumer that exactly-once rests on, with their values. The configuration
 /// refuses `kafka.properties` that name one of them.
@@ -74,6 +75,10 @@ pub fn client_config(config: &KafkaConfig) -> Result<ClientConfig, ConfigError> 
 
 fn with_properties(properties: &BTreeMap<String, String>) -> ClientConfig {
     let mut client = ClientConfig::new();
+    if !matches!(client.log_level, RDKafkaLogLevel::Debug) {
+        // Some refusals are told of by a line of this level only; what is shown is the log's own filter.
+        client.set_log_level(RDKafkaLogLevel::Info);
+    }
     for (name, value) in properties {
         client.set(name, value);
     }

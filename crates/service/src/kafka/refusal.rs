@@ -25,7 +25,7 @@ pub enum Refusal {
 impl Refusal {
     /// Reads it off librdkafka's words.
     pub fn of(words: &str) -> Option<Self> {
-        const SIGNS: [(&str, Refusal); 20] = [
+        const SIGNS: [(&str, Refusal); 19] = [
             ("certificate verify failed", Refusal::Certificate),
             ("Unsupported SASL mechanism", Refusal::Mechanism),
             ("SASL OAUTHBEARER token", Refusal::Token),
@@ -43,9 +43,9 @@ impl Refusal {
             ("packet length too long", Refusal::NoTls),
             ("PLAINTEXT broker listener", Refusal::NoTls),
             ("incorrect security.protocol", Refusal::Closed),
-            ("connecting to a SSL listener", Refusal::Closed),
-            ("SASL_SSL listener", Refusal::Closed),
-            ("SSL listener", Refusal::Closed),
+            ("might require SASL authentication", Refusal::Closed),
+            // Ended by the broker before the first answer.
+            ("in state APIVERSION_QUERY", Refusal::Closed),
         ];
         let sign = SIGNS.iter().find(|(sign, _)| words.contains(sign));
         sign.map(|(_, refusal)| *refusal)
@@ -117,5 +117,79 @@ impl Refusal {
                 key("protocol", "security.protocol")
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Refusal::{
+        self, Certificate, ClientCertificate, Closed, Credentials, Mechanism, NoTls, Token,
+    };
+    use crate::config::{KafkaConfig, KafkaProtocol, Secret};
+
+    /// What librdkafka 2.12.1 says to a Kafka 4.3.1 and its certificates.
+    #[test]
+    fn the_words_of_the_client_library_are_understood() {
+        for (words, refusal) in [
+            (
+                "ssl://localhost:9093/bootstrap: SSL handshake failed: error:0A000086:SSL routines::certificate \
+                 verify failed: broker certificate could not be verified, verify that ssl.ca.location is correctly \
+                 configured",
+                Some(Certificate),
+            ),
+            (
+                "sasl_ssl://localhost:9094/bootstrap: SASL authentication error: SaslAuthenticateRequest failed: \
+                 Broker: SASL Authentication failed (after 303ms in state AUTH_REQ)",
+                Some(Credentials),
+            ),
+            (
+                "sasl_ssl://localhost:9094/bootstrap: SASL SCRAM-SHA-256 mechanism handshake failed: Broker: \
+                 Unsupported SASL mechanism: broker's supported mechanisms: PLAIN",
+                Some(Mechanism),
+            ),
+            (
+                "Failed to acquire SASL OAUTHBEARER token: the token in /token has run out",
+                Some(Token),
+            ),
+            (
+                "ssl://localhost:9095/1: Receive failed: SSL error: ssl/record/rec_layer_s3.c:1605: error:0A00045C:SSL \
+                 routines::tlsv13 alert certificate required: SSL alert number 116",
+                Some(ClientCertificate),
+            ),
+            (
+                "ssl://localhost:9092/bootstrap: SSL handshake failed: Disconnected: connecting to a PLAINTEXT broker \
+                 listener?",
+                Some(NoTls),
+            ),
+            (
+                "localhost:9094/bootstrap: Disconnected: connection closed by peer: receive 0 after POLLIN (after 0ms \
+                 in state APIVERSION_QUERY)",
+                Some(Closed),
+            ),
+            (
+                "localhost:9092/bootstrap: Connect to ipv4#127.0.0.1:9092 failed: Connection refused",
+                None,
+            ),
+        ] {
+            assert_eq!(Refusal::of(words), refusal, "{words}");
+        }
+    }
+
+    #[test]
+    fn the_place_that_is_named_is_the_one_that_was_set() {
+        let mut config = KafkaConfig::default();
+        let property = ("sasl.password".to_owned(), "hunter2".to_owned());
+        config.properties.extend([property]);
+        let advice = Credentials.advice(&config);
+        assert!(
+            advice.contains("kafka.properties.sasl.password"),
+            "{advice}"
+        );
+        config.properties.clear();
+        config.security.protocol = KafkaProtocol::SaslSsl;
+        config.security.password = Some(Secret::new("hunter2"));
+        let advice = Credentials.advice(&config);
+        assert!(advice.contains("kafka.security.password"), "{advice}");
+        assert!(!advice.contains("hunter2"), "{advice}");
     }
 }

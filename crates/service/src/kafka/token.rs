@@ -1,14 +1,20 @@
 //! The token of OAUTHBEARER, from the file that `kafka.security.token_file` names. Called by the
 //! contexts of all Kafka clients when librdkafka asks for a token: at first, and when 80 % of the last
 //! one's time are over.
+#![allow(unsafe_code)]
 
 use std::error::Error;
-use std::fs;
+use std::ffi::CString;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{fs, ptr};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rdkafka::client::OAuthToken;
+use rdkafka::bindings::rd_kafka_oauthbearer_set_token;
+use rdkafka::client::{Client, ClientContext, OAuthToken};
+use rdkafka::types::RDKafkaRespErr;
+
+use crate::config::KafkaConfig;
 
 /// How long a token is used before the file is read again, whatever the token says itself: the file is
 /// rotated by somebody else, at times that they choose.
@@ -28,6 +34,44 @@ pub fn oauth_token(path: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
     token(text.trim(), now).map_err(|problem| {
         format!("the token in {path}, which kafka.security.token_file names, {problem}").into()
     })
+}
+
+/// Gives a client its token now. For clients of administrators, which live shortly and whose binding
+/// never asks the context for one.
+///
+/// # Errors
+/// As [`oauth_token`].
+pub fn give_token<C: ClientContext>(
+    client: &Client<C>,
+    config: &KafkaConfig,
+) -> Result<(), Box<dyn Error>> {
+    let Some(path) = &config.security.token_file else {
+        return Ok(());
+    };
+    let given = oauth_token(Some(&path.to_string_lossy()))?;
+    let (token, principal) = (
+        CString::new(given.token)?,
+        CString::new(given.principal_name)?,
+    );
+    let mut words = [0; 256];
+    // SAFETY: the client is alive; the texts end with NUL and are copied before the call returns; no
+    // extensions are given; `words` is as long as it says.
+    let code = unsafe {
+        rd_kafka_oauthbearer_set_token(
+            client.native_ptr(),
+            token.as_ptr(),
+            given.lifetime_ms,
+            principal.as_ptr(),
+            ptr::null_mut(),
+            0,
+            words.as_mut_ptr(),
+            words.len(),
+        )
+    };
+    if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+        return Ok(());
+    }
+    Err("the Kafka client does not take the token in kafka.security.token_file".into())
 }
 
 /// The token with its time. One that is no JSON Web Token is used for [`READ_AGAIN`] at a time.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod documented;
+mod kafka_security;
 mod refused;
 mod secrets;
 
