@@ -47,7 +47,7 @@ impl ClientLog {
     fn note(&self, words: &str) {
         let mut last = self.lock();
         // A host may have two addresses, and nobody listen at the other one.
-        if !(is_final(last.as_deref()) && !is_final(Some(words))) {
+        if is_final(Some(words)) || !is_final(last.as_deref()) {
             *last = Some(words.to_owned());
         }
     }
