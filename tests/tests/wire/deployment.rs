@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use runlog_tests::environment::{run_to_end, said, unique_name};
 use runlog_tests::secure::kafka::{PLAIN_PASSWORD, PLAIN_USER, SCRAM_PASSWORD};
-use runlog_tests::{Database, Environment, Process, Secured, Topic, wait_until};
+use runlog_tests::{Database, Environment, Process, Role, Secured, Topic, wait_until};
 use tokio::sync::OnceCell;
 
 pub(crate) const SOON: Duration = Duration::from_secs(60);
@@ -109,6 +109,11 @@ impl Deployment {
         path
     }
 
+    /// The database's URL for the login of a program's role.
+    pub(crate) fn url(&self, program: &str) -> String {
+        self.database.url_of(Role::of_program(program))
+    }
+
     /// A program with these settings of Kafka and the database's URL.
     pub(crate) fn program(
         &self,
@@ -154,7 +159,8 @@ impl Deployment {
     ) -> Process {
         let security = Security::scram(self.servers, user, password_file);
         let port = self.servers.kafka.sasl_port;
-        let mut program = self.program("runlog-ingest", port, &security, &self.database.url);
+        let mut program =
+            self.program("runlog-ingest", port, &security, &self.url("runlog-ingest"));
         change(&mut program);
         Process::spawn(self.environment(), "runlog-ingest", program).unwrap()
     }
@@ -165,7 +171,7 @@ impl Deployment {
             "runlog",
             &self.environment().kafka,
             &Security(String::new()),
-            &self.database.url,
+            &self.url("runlog"),
         );
         succeeds(with_events(program, self, events)).await;
     }

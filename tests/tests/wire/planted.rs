@@ -110,6 +110,7 @@ async fn no_secret_is_in_any_log_answer_error_or_listing() {
         let program = |name: &str| {
             let mut program = deployment.program(name, *port, security, &url);
             program.env("RUNLOG_TELEMETRY__LOG_LEVEL", "trace");
+            program.env("RUNLOG_DATABASE__ALLOW_POWERFUL_LOGIN", "true");
             program.env("RUST_LOG", "trace").env("RUST_BACKTRACE", "1");
             program.env("RUNLOG_KAFKA__PROPERTIES__DEBUG", "all");
             program
@@ -156,6 +157,7 @@ async fn no_secret_is_in_any_log_answer_error_or_listing() {
         command.env("RUNLOG_TELEMETRY__LOG_LEVEL", "trace");
         command.env("RUNLOG_KAFKA__PROPERTIES__DEBUG", "all");
         command.env("RUNLOG_DATABASE__URL", &url);
+        command.env("RUNLOG_DATABASE__ALLOW_POWERFUL_LOGIN", "true");
     };
     let mut refused = deployment.ingest("secretive", &wrong, traced);
     refused.wait_exit(SOON).await.unwrap();

@@ -82,7 +82,13 @@ async fn kafka_is_not_reached_with_wrong_settings_and_the_setting_is_named() {
     refused(status(kafka.sasl_port, &wrong_password), 3, &texts).await;
     let publish = deployment.program("runlog", kafka.sasl_port, &wrong_password, url);
     refused(with_events(publish, &deployment, 1), 3, &texts).await;
-    let ingest = deployment.program("runlog-ingest", kafka.sasl_port, &wrong_password, url);
+    let ingest_url = deployment.url("runlog-ingest");
+    let ingest = deployment.program(
+        "runlog-ingest",
+        kafka.sasl_port,
+        &wrong_password,
+        &ingest_url,
+    );
     refused(ingest, 3, &texts).await;
     let mut doctor = deployment.program("runlog", kafka.sasl_port, &wrong_password, url);
     doctor.args(["doctor", "-o", "json"]);

@@ -9,7 +9,7 @@ async fn events_go_from_a_login_by_plain_to_the_log_by_scram_and_verified_tls() 
     let deployment = Deployment::fresh().await;
     let kafka = &deployment.servers.kafka;
     let plain = Security::plain(deployment.servers);
-    let publish = deployment.program("runlog", kafka.sasl_port, &plain, &deployment.database.url);
+    let publish = deployment.program("runlog", kafka.sasl_port, &plain, &deployment.url("runlog"));
     let refused = run_to_end(with_events(publish, &deployment, 1))
         .await
         .unwrap();
@@ -22,7 +22,7 @@ async fn events_go_from_a_login_by_plain_to_the_log_by_scram_and_verified_tls() 
 
     deployment.allow_writing("producer").await;
     deployment.allow_reading("ingest").await;
-    let publish = deployment.program("runlog", kafka.sasl_port, &plain, &deployment.database.url);
+    let publish = deployment.program("runlog", kafka.sasl_port, &plain, &deployment.url("runlog"));
     let words = succeeds(with_events(publish, &deployment, 20)).await;
     assert!(words.contains("20 published"), "{words}");
     let mut ingest = deployment.ingest("ingest", &scram_password(&deployment), |_| {});
@@ -63,7 +63,7 @@ async fn an_operator_looks_by_a_certificate_with_an_encrypted_key() {
     kafka.allow(&[&who[..], &topic].concat()).await.unwrap();
     kafka.allow(&[&who[..], &group].concat()).await.unwrap();
 
-    let url = &deployment.database.url;
+    let url = &deployment.url("runlog");
     let program = || deployment.program("runlog", kafka.mutual_port, &security, url);
     let mut doctor = program();
     doctor.args(["doctor", "-o", "json"]);
@@ -93,7 +93,7 @@ async fn a_token_from_a_file_is_a_login() {
     let token = deployment.file("token", &token("tokenbearer", 3600));
     let security = oauth(&deployment, &token);
     let port = deployment.servers.kafka.sasl_port;
-    let program = deployment.program("runlog", port, &security, &deployment.database.url);
+    let program = deployment.program("runlog", port, &security, &deployment.url("runlog"));
     succeeds(with_events(program, &deployment, 3)).await;
     let configs = [
         "--allow-principal",
@@ -104,7 +104,7 @@ async fn a_token_from_a_file_is_a_login() {
     let topic = ["--topic", &deployment.topic.name];
     let kafka = &deployment.servers.kafka;
     kafka.allow(&[&configs[..], &topic].concat()).await.unwrap();
-    let mut doctor = deployment.program("runlog", port, &security, &deployment.database.url);
+    let mut doctor = deployment.program("runlog", port, &security, &deployment.url("runlog"));
     doctor.args(["doctor", "-o", "json"]);
     let words = said(&run_to_end(doctor).await.unwrap());
     assert!(words.contains("answers at localhost"), "{words}");
@@ -112,7 +112,7 @@ async fn a_token_from_a_file_is_a_login() {
 
     // Ingest's own client logs in with it too.
     deployment.allow_reading("tokenbearer").await;
-    let url = &deployment.database.url;
+    let url = &deployment.url("runlog-ingest");
     let program = deployment.program("runlog-ingest", port, &security, url);
     let mut ingest =
         runlog_tests::Process::spawn(deployment.environment(), "runlog-ingest", program).unwrap();

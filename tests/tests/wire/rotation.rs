@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::ensure;
-use runlog_tests::{Process, wait_until};
+use runlog_tests::{Process, Role, wait_until};
 
 use super::deployment::{Deployment, SOON, Security, scram_password, swap};
 
@@ -78,7 +78,7 @@ async fn ingest_goes_on_with_a_new_certificate_once_its_key_is_there() {
     let certificate = deployment.file("member.crt", &read(&old.certificate));
     let key = deployment.file("member.key", &read(&old.key));
     let security = Security::mutual(servers, &certificate, &key);
-    let url = &deployment.database.url;
+    let url = &deployment.url("runlog-ingest");
     let program = deployment.program("runlog-ingest", kafka.mutual_port, &security, url);
     let mut ingest = Process::spawn(deployment.environment(), "runlog-ingest", program).unwrap();
     ingest.wait_ready().await.unwrap();
@@ -110,20 +110,29 @@ async fn ingest_goes_on_with_a_new_certificate_once_its_key_is_there() {
 async fn ingest_and_projectors_outlive_a_new_password_of_the_database() {
     let deployment = Deployment::fresh().await;
     let postgres = &deployment.servers.postgres;
-    let role = "turning";
-    let create =
-        format!("CREATE ROLE {role} LOGIN SUPERUSER PASSWORD 'planted-database-password-1'");
-    postgres.sql(&create).await.unwrap();
+    // The two logins have one password here, so that one file turns for both.
+    for (login, role) in [
+        ("turning_runlog_ingest", Role::Ingest),
+        ("turning_runlog_projectors", Role::Projector),
+    ] {
+        let create = format!(
+            "CREATE ROLE {login} LOGIN PASSWORD 'planted-database-password-1' IN ROLE {}",
+            role.name()
+        );
+        postgres.sql(&create).await.unwrap();
+    }
     let file = deployment.file("database-password", "planted-database-password-1\n");
-    let url = deployment
-        .database
-        .url
-        .replace(&format!("postgres:{}@", postgres.password), "turning@");
-    assert_ne!(url, deployment.database.url);
+    let superuser = format!("postgres:{}@", postgres.password);
+    let url = |name: &str| {
+        let login = format!("turning_{}@", name.replace('-', "_"));
+        let url = deployment.database.url.replace(&superuser, &login);
+        assert_ne!(url, deployment.database.url);
+        url
+    };
     let start = |name: &str| {
         let open = Security(String::new());
         let port = &deployment.environment().kafka;
-        let mut program = deployment.program_at(name, port, &open, &url);
+        let mut program = deployment.program_at(name, port, &open, &url(name));
         program.env("RUNLOG_DATABASE__PASSWORD_FILE", &file);
         Process::spawn(deployment.environment(), name, program).unwrap()
     };
@@ -133,11 +142,13 @@ async fn ingest_and_projectors_outlive_a_new_password_of_the_database() {
     deployment.publish(10).await;
     deployment.wait_logged(10).await;
 
-    let alter = format!("ALTER ROLE {role} PASSWORD 'planted-database-password-2'");
-    postgres.sql(&alter).await.unwrap();
+    for login in ["turning_runlog_ingest", "turning_runlog_projectors"] {
+        let alter = format!("ALTER ROLE {login} PASSWORD 'planted-database-password-2'");
+        postgres.sql(&alter).await.unwrap();
+    }
     let cut =
-        format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'");
-    postgres.sql(&cut).await.unwrap();
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename LIKE 'turning%'";
+    postgres.sql(cut).await.unwrap();
     deployment.publish(10).await;
     // Not the process's end: what the file holds is out of date, for the time being.
     for process in [&ingest, &projectors] {
@@ -151,7 +162,7 @@ async fn ingest_and_projectors_outlive_a_new_password_of_the_database() {
     ingest.wait_ready().await.unwrap();
     projectors.wait_ready().await.unwrap();
     // Also the connections that are made now.
-    postgres.sql(&cut).await.unwrap();
+    postgres.sql(cut).await.unwrap();
     deployment.publish(10).await;
     deployment.wait_logged(30).await;
     wait_until(
