@@ -1,15 +1,19 @@
 //! The consumer group's callbacks: partitions are claimed before they are read, and let go of only
 //! after the batch under way. They run on the poll thread, inside its `poll`.
 
+use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use rdkafka::client::OAuthToken;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Statistics, TopicPartitionList};
+use service::kafka::{Refusal, log_line, oauth_token};
 use tokio::runtime::Handle;
 
 use crate::assignment::{fetched_of, forget_pauses, names_of, show_to_kafka};
@@ -35,6 +39,8 @@ pub(crate) struct Group {
     topics: Mutex<Topics>,
     /// What the client library said last about an error that `poll` returns without its words.
     last_words: Mutex<String>,
+    /// Why a broker and this client do not come together, since it was last connected.
+    refusal: Mutex<Option<Refusal>>,
     /// Since when the client library is connected to no broker.
     unconnected: Mutex<Option<Instant>>,
     /// What has to end the process, found inside a callback.
@@ -70,6 +76,7 @@ impl Group {
             partitions: Mutex::default(),
             topics: Mutex::default(),
             last_words: Mutex::default(),
+            refusal: Mutex::default(),
             unconnected: Mutex::default(),
             fatal: Mutex::default(),
             is_retired: AtomicBool::new(false),
@@ -110,7 +117,34 @@ impl Group {
         *unconnected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What keeps this client from its brokers in TLS or at the login, if it is that.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts what is known of a refusal behind a reason, in words that name the setting.
+    pub(crate) fn explained(&self, reason: String) -> String {
+        match self.refusal() {
+            Some(refusal) => {
+                let advice = refusal.advice(&self.shared.config.kafka);
+                format!("{reason}; {advice}")
+            }
+            None => reason,
+        }
+    }
+
+    fn note_refusal(&self, refusal: Option<Refusal>) {
+        let mut known = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        // A host may have two addresses, and nobody listen at the other one.
+        if refusal.is_none() || !known.is_some_and(Refusal::is_final) {
+            *known = refusal;
+        }
+    }
+
     fn note_connected(&self, is_connected: bool) {
+        if is_connected {
+            self.note_refusal(None);
+        }
         let unconnected = self.unconnected.lock();
         let mut unconnected = unconnected.unwrap_or_else(PoisonError::into_inner);
         *unconnected = match *unconnected {
@@ -274,6 +308,19 @@ fn is_connected(statistics: &Statistics) -> bool {
 }
 
 impl ClientContext for Group {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, path: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        oauth_token(path)
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        let refusal = log_line(level, facility, line).and_then(Refusal::of);
+        if refusal.is_some() {
+            self.note_refusal(refusal);
+        }
+    }
+
     fn stats(&self, statistics: Statistics) {
         if self.is_retired() {
             return;
@@ -318,19 +365,24 @@ impl ClientContext for Group {
             tracing::debug!(%error, reason, "a Kafka client that is being closed reports an error");
             return;
         }
+        let refusal = Refusal::of(reason);
+        if refusal.is_some() {
+            self.note_refusal(refusal);
+        }
         // While Kafka is away the same is said many times a second.
         if self.last_words() == reason {
             tracing::debug!(%error, reason, "the Kafka client reports the same error");
         } else {
-            tracing::warn!(%error, reason, "the Kafka client reports an error");
+            let advice = refusal.map(|refusal| refusal.advice(&self.shared.config.kafka));
+            tracing::warn!(%error, reason, advice, "the Kafka client reports an error");
         }
         let last_words = &self.last_words;
         reason.clone_into(&mut last_words.lock().unwrap_or_else(PoisonError::into_inner));
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
             let servers = &self.shared.config.kafka.bootstrap_servers;
-            let reason = format!(
+            let reason = self.explained(format!(
                 "no broker of kafka.bootstrap_servers = {servers} can be reached: {reason}"
-            );
+            ));
             self.shared.health.set_unready(condition::KAFKA, reason);
         }
     }

@@ -22,6 +22,7 @@ mod poll;
 mod progress;
 mod raw_record;
 mod resume;
+mod settings;
 mod topics;
 mod turns;
 mod watchdog;
@@ -149,7 +150,7 @@ fn check_writers(loaded: &LoadedConfig) -> Result<(), ConfigError> {
 /// answer at the start, or a fault that no retry mends. Once it works, it waits for both however
 /// long they are away, with the reason in /readyz.
 pub async fn run(config: &Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let kafka = client::consumer_config(config)?;
+    let settings = Arc::new(settings::Settings::new(config)?);
     let pool = database::pool(&config.database, "runlog-ingest")?;
     let registry = MetricsRegistry::new();
     let health = Health::new(&condition::ALL);
@@ -174,7 +175,12 @@ pub async fn run(config: &Config, shutdown: CancellationToken) -> anyhow::Result
             Arc::clone(&shared),
             shutdown.clone(),
         ));
-        poll_until(kafka, Arc::clone(&shared), shutdown.clone()).await?;
+        tokio::spawn(settings::follow_files(
+            Arc::clone(&settings),
+            Arc::clone(&shared),
+            shutdown.clone(),
+        ));
+        poll_until(settings, Arc::clone(&shared), shutdown.clone()).await?;
     }
     // Connections of batches that were abandoned are closed by their drop, not waited for.
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, shared.pool.close()).await;
@@ -200,7 +206,7 @@ async fn wait_for_schema(shared: &Shared, shutdown: &CancellationToken) -> anyho
 
 /// Runs the consumer on its own thread until it ends, or until it fails to end in time.
 async fn poll_until(
-    kafka: rdkafka::ClientConfig,
+    settings: Arc<settings::Settings>,
     shared: Arc<Shared>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -215,7 +221,7 @@ async fn poll_until(
         .name("kafka-poll".to_owned())
         .spawn(move || {
             // The receiver is gone only where this thread took too long; nobody needs the result then.
-            let _ = ended.send(poll::run(&kafka, &shared, &runtime, &stop));
+            let _ = ended.send(poll::run(&settings, &shared, &runtime, &stop));
         })
         .context("cannot start the Kafka thread")?;
     tokio::select! {

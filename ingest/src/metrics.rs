@@ -35,7 +35,7 @@ pub(crate) struct Metrics {
     pub(crate) fenced: IntCounter,
     /// Retries of a batch after a fault of the environment.
     pub(crate) retries: IntCounter,
-    /// New Kafka clients in the place of ones that could do nothing more.
+    /// New Kafka clients in the place of ones that could do nothing more, or were made from old secrets.
     pub(crate) renewed_clients: IntCounter,
     /// How long the partition that waits longest has had records without storing one.
     pub(crate) unmoved_seconds: IntGauge,
@@ -138,7 +138,7 @@ impl Metrics {
             },
             renewed_clients: counter(
                 "runlog_ingest_renewed_clients_total",
-                "New Kafka clients in the place of ones that had lost their brokers for good, or were fenced.",
+                "New Kafka clients in the place of ones that had lost their brokers for good, were fenced, or had old secrets.",
             )?,
             unknown_fields: counter(
                 "runlog_ingest_unknown_fields_total",

@@ -67,7 +67,7 @@ pub async fn run(config: &Config, shutdown: CancellationToken) -> anyhow::Result
     let settings = Settings::from(&config.projectors);
     let readiness = Readiness::new(health);
     let sampler = Sampler {
-        options: pool.connect_options().as_ref().clone(),
+        pool: pool.clone(),
         projections: projections.clone(),
         metrics: metrics.clone(),
         interval: config.projectors.verify_interval,

@@ -1,7 +1,6 @@
 //! Reaching Kafka: what a cluster holds ([`probe`]), topics ([`topics`]) and publishing
 //! ([`publisher`]). Everything here blocks, with bounded timeouts: call it on a blocking thread.
 
-mod client_log;
 pub(crate) mod probe;
 pub(crate) mod publisher;
 pub(crate) mod topics;
@@ -11,8 +10,7 @@ use std::time::Duration;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use service::config::KafkaConfig;
 use service::exit::Unreachable;
-
-pub(crate) use client_log::ClientLog;
+use service::kafka::ClientLog;
 
 /// How long a broker gets for one answer.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,14 +22,15 @@ pub(crate) fn unreachable(
     log: &ClientLog,
     error: KafkaError,
 ) -> anyhow::Error {
-    let reason = log.last_failure().map(|text| format!(": {text}"));
+    let reason = log.last_failure(config);
     Unreachable {
         message: format!(
-            "cannot reach Kafka at {} (kafka.bootstrap_servers, set by {}){}; check that it runs, \
-             and that addresses and security settings are right",
+            "cannot reach Kafka at {} (kafka.bootstrap_servers, set by {}): {}",
             config.bootstrap_servers,
             config.bootstrap_servers_source,
-            reason.unwrap_or_default()
+            reason
+                .as_deref()
+                .unwrap_or("check that it runs, and that addresses and kafka.security are right")
         ),
         cause: Some(error.into()),
     }

@@ -9,9 +9,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use service::config::KafkaConfig;
-use service::kafka::client_config;
+use service::kafka::{ClientLog, client_config, metadata};
 
-use super::{ClientLog, TIMEOUT, unreachable};
+use super::{TIMEOUT, unreachable};
 
 /// How many partitions are asked at once: watermarks cost two round trips each.
 const ASKED_AT_ONCE: usize = 8;
@@ -54,9 +54,7 @@ impl Probe {
     /// # Errors
     /// Unreachable, or the broker's answer.
     pub(crate) fn partitions(&self, topic: &str) -> anyhow::Result<Option<i32>> {
-        let metadata = self
-            .consumer
-            .fetch_metadata(Some(topic), TIMEOUT)
+        let metadata = metadata(&self.consumer, Some(topic), TIMEOUT)
             .map_err(|error| self.unreachable(error))?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         let Some(found) = found else { return Ok(None) };
@@ -78,9 +76,7 @@ impl Probe {
     /// # Errors
     /// Unreachable.
     pub(crate) fn is_writable(&self, topic: &str, partitions: i32) -> anyhow::Result<bool> {
-        let metadata = self
-            .consumer
-            .fetch_metadata(Some(topic), TIMEOUT)
+        let metadata = metadata(&self.consumer, Some(topic), TIMEOUT)
             .map_err(|error| self.unreachable(error))?;
         Ok(metadata
             .topics()

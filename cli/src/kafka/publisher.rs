@@ -2,20 +2,21 @@
 //! partitioned by key as Kafka's own clients do. Called by `publish` and `simulate`, on a blocking
 //! thread.
 
+use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
-use service::config::Config;
+use service::config::{Config, KafkaConfig};
 use service::exit::Unreachable;
-use service::kafka::client_config;
-
-use super::ClientLog;
+use service::kafka::{ClientLog, client_config, oauth_token};
 
 /// Records that wait in memory for the brokers at most.
 const QUEUE_RECORDS: &str = "50000";
@@ -42,6 +43,7 @@ pub(crate) struct Record<'a> {
 
 /// A producer for one topic. All its work happens on the thread that calls it.
 pub(crate) struct Publisher {
+    config: KafkaConfig,
     producer: BaseProducer<Deliveries>,
     topic: String,
     sent: u64,
@@ -75,6 +77,7 @@ impl Publisher {
             .create_with_context(Deliveries::default())
             .context("cannot make a Kafka producer")?;
         Ok(Self {
+            config: config.kafka.clone(),
             producer,
             topic: topic.to_owned(),
             sent: 0,
@@ -123,7 +126,8 @@ impl Publisher {
     /// That a record could not be delivered.
     pub(crate) fn take_reports(&self, during: Duration) -> anyhow::Result<()> {
         self.producer.poll(during);
-        self.producer.context().first_failure(&self.topic)
+        let deliveries = self.producer.context();
+        deliveries.first_failure(&self.config, &self.topic)
     }
 
     /// Waits until every record is delivered, and gives their number.
@@ -150,7 +154,7 @@ struct Deliveries {
 }
 
 impl Deliveries {
-    fn first_failure(&self, topic: &str) -> anyhow::Result<()> {
+    fn first_failure(&self, config: &KafkaConfig, topic: &str) -> anyhow::Result<()> {
         let failure = self
             .failure
             .lock()
@@ -163,7 +167,10 @@ impl Deliveries {
              missing, since records that arrived twice are recognised by their idempotencyKey"
         );
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageTimedOut) {
-            let reason = self.log.last_failure().map(|text| format!("; {text}"));
+            let reason = self
+                .log
+                .last_failure(config)
+                .map(|text| format!("; {text}"));
             let message = format!("{message}{}", reason.unwrap_or_default());
             bail!(Unreachable {
                 message,
@@ -175,8 +182,18 @@ impl Deliveries {
 }
 
 impl ClientContext for Deliveries {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
     fn error(&self, error: KafkaError, reason: &str) {
         self.log.error(error, reason);
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.log.log(level, facility, line);
+    }
+
+    fn generate_oauth_token(&self, path: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        oauth_token(path)
     }
 }
 

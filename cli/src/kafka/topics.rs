@@ -8,11 +8,11 @@ use anyhow::{Context, anyhow, bail};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::RDKafkaErrorCode;
 use service::config::KafkaConfig;
-use service::kafka::client_config;
+use service::kafka::{ClientLog, client_config, give_token};
 use tokio::runtime::Handle;
 
 use super::probe::Probe;
-use super::{ClientLog, TIMEOUT, code, unreachable};
+use super::{TIMEOUT, code, unreachable};
 use crate::output::note;
 
 /// How long a new topic gets until each partition has a leader.
@@ -104,8 +104,9 @@ pub(crate) fn settings(
 
 fn admin(config: &KafkaConfig) -> anyhow::Result<(AdminClient<ClientLog>, ClientLog)> {
     let log = ClientLog::default();
-    let admin = client_config(config)?
+    let admin: AdminClient<ClientLog> = client_config(config)?
         .create_with_context(log.clone())
         .context("cannot make a Kafka client")?;
+    give_token(admin.inner(), config).map_err(|error| anyhow!("{error}"))?;
     Ok((admin, log))
 }

@@ -44,6 +44,9 @@ pub fn classify(error: &Error) -> FaultClass {
         // exclusions of its own) may mean one record. On its own bookkeeping it is a bug.
         code if code.starts_with("23") && table != Some("stream") => FaultClass::Unlisted,
         "54000" | "54001" => FaultClass::Record,
+        // A wrong password. It was right when the process started, so it is being rotated: the file that
+        // holds it is read again, and comes to hold the new one.
+        "28P01" => FaultClass::Environment,
         code => match &code[..2.min(code.len())] {
             "22" => FaultClass::Record,
             // Connection; invalid transaction state (also a read-only standby, 25006, and the session

@@ -1,16 +1,18 @@
-//! The PostgreSQL pool of a process, with its time limits set on every connection, and the
-//! check at start that the database answers. Called by the mains.
+//! The PostgreSQL pool of a process, with its time limits set on every connection, secrets from files
+//! that may change while it runs, and the check at start that the database answers. Called by the mains.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgPool};
 use tokio::time::{Instant, sleep, timeout_at};
+use url::Url;
 
 use crate::backoff::Backoff;
-use crate::config::{ConfigError, DatabaseConfig, Source};
+use crate::config::{ConfigError, DatabaseConfig, Secret, Source};
 
 /// A pooled connection that lay idle for longer than this is tried before it is handed out:
 /// long enough to cost nothing under load, short enough to notice a restart while idle.
@@ -55,12 +57,12 @@ pub enum DatabaseError {
     #[error(transparent)]
     Url(ConfigError),
     /// Something answers, and turns us away: password, database name, permissions, TLS.
-    #[error(
-        "{target} refuses the connection; check the URL's user, password, database and sslmode"
-    )]
+    #[error("{target} refuses the connection: {advice}")]
     Refused {
         /// Which database.
         target: Target,
+        /// Which part of the configuration to look at.
+        advice: &'static str,
         /// What it said.
         #[source]
         cause: sqlx::Error,
@@ -83,8 +85,12 @@ pub enum DatabaseError {
 /// for both without a bound.
 pub const START_WAIT: Duration = Duration::from_secs(30);
 
+/// How often the files that hold secrets are read again.
+const READ_AGAIN: Duration = Duration::from_secs(2);
+
 /// A pool that connects when it is first used. To be called inside a tokio runtime.
-/// `application_name` is what `pg_stat_activity` shows.
+/// `application_name` is what `pg_stat_activity` shows. Where the URL or the password come from a file,
+/// connections that are made after a change use what it holds then.
 ///
 /// # Errors
 /// [`DatabaseError::Url`].
@@ -102,7 +108,57 @@ pub fn pool(config: &DatabaseConfig, application_name: &str) -> Result<PgPool, D
                 Ok(true)
             })
         });
-    Ok(pool.connect_lazy_with(options))
+    let pool = pool.connect_lazy_with(options);
+    if config.has_secret_files() {
+        tokio::spawn(follow_secrets(
+            pool.clone(),
+            config.clone(),
+            application_name.to_owned(),
+        ));
+    }
+    Ok(pool)
+}
+
+/// Gives the pool what the files hold now, as long as it is open. Read by content: what is mounted into a
+/// container changes by the swap of a link.
+async fn follow_secrets(pool: PgPool, config: DatabaseConfig, application_name: String) {
+    let expose = |(url, password): (Secret, Option<Secret>)| {
+        (
+            url.expose().to_owned(),
+            password.map(|p| p.expose().to_owned()),
+        )
+    };
+    let mut used = config.read_secrets().map(expose).ok();
+    let mut is_told = false;
+    loop {
+        let mut closed = pool.close_event();
+        if tokio::time::timeout(READ_AGAIN, &mut closed).await.is_ok() {
+            return;
+        }
+        let found = config.read_secrets().map(expose);
+        if found
+            .as_ref()
+            .is_ok_and(|found| used.as_ref() == Some(found))
+        {
+            continue;
+        }
+        let options =
+            found.and_then(|found| Ok((connect_options_of(&config, &application_name)?, found)));
+        match options {
+            Ok((options, found)) => {
+                tracing::info!(
+                    "the secrets of database.url have changed; new connections use them"
+                );
+                pool.set_connect_options(options);
+                (used, is_told) = (Some(found), false);
+            }
+            Err(error) if !is_told => {
+                tracing::warn!("going on with the secrets of database.url as they were: {error}");
+                is_told = true;
+            }
+            Err(_) => {}
+        }
+    }
 }
 
 /// Waits until the pool's database takes a connection, for `within` at most. Only what may pass
@@ -132,6 +188,7 @@ pub async fn wait_reachable(
             Err(error) if !may_pass(&error) => {
                 return Err(DatabaseError::Refused {
                     target,
+                    advice: advice(&error, config),
                     cause: error,
                 });
             }
@@ -156,6 +213,8 @@ pub async fn wait_reachable(
 /// Whether a failed connection may succeed later without anybody changing the configuration.
 fn may_pass(error: &sqlx::Error) -> bool {
     match error {
+        // A certificate that does not stand the test.
+        sqlx::Error::Io(error) if error.kind() == ErrorKind::InvalidData => false,
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
         // A connection that ends in the middle of its handshake is reported as an answer that makes
         // no sense; a proxy, or a server that is starting, ends it so.
@@ -169,24 +228,63 @@ fn may_pass(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Which part of the configuration a refused connection speaks of.
+fn advice(error: &sqlx::Error, config: &DatabaseConfig) -> &'static str {
+    let words = error.to_string();
+    let says = |text: &str| words.contains(text);
+    if says("NotValidForName") || says("not valid for name") {
+        return "its certificate is for another host than the one in the URL, which sslmode=verify-full does not \
+                accept";
+    }
+    if says("UnknownIssuer") || says("invalid peer certificate") {
+        return "its certificate is not trusted: it must be in force, and signed by an authority of the URL's \
+                sslrootcert or of this system";
+    }
+    if says("does not support TLS") {
+        return "it speaks no TLS, which the URL's sslmode asks for";
+    }
+    if says("no encryption") {
+        return "it takes no connection without TLS from here; set sslmode=verify-full in the URL";
+    }
+    if says("client certificate") || says("CertificateRequired") {
+        return "it wants a client certificate that it trusts; set sslcert and sslkey in the URL";
+    }
+    let code = error.as_database_error().and_then(|error| error.code());
+    match (code.as_deref(), &config.password_file) {
+        (Some("28P01"), Some(_)) => "check the URL's user, and what database.password_file holds",
+        (Some("28P01"), None) => "check the URL's user and password",
+        _ => "check the URL's user, password, database and sslmode",
+    }
+}
+
 fn connect_options(
     config: &DatabaseConfig,
     application_name: &str,
 ) -> Result<PgConnectOptions, DatabaseError> {
-    let url = config.require_url().map_err(DatabaseError::Url)?.expose();
-    let invalid = |detail: String| {
-        DatabaseError::Url(ConfigError::Invalid {
-            key: "database.url".to_owned(),
-            origin: config.url_source.clone(),
-            detail,
-        })
+    connect_options_of(config, application_name).map_err(DatabaseError::Url)
+}
+
+fn connect_options_of(
+    config: &DatabaseConfig,
+    application_name: &str,
+) -> Result<PgConnectOptions, ConfigError> {
+    let (url, password) = config.read_secrets()?;
+    let invalid = |detail: String| ConfigError::Invalid {
+        key: "database.url".to_owned(),
+        origin: config.url_source.clone(),
+        detail,
     };
     const FORM: &str = "it must be postgres://user:password@host:port/database";
+    let url = url.expose();
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
         return Err(invalid(format!("is no URL of PostgreSQL; {FORM}")));
     }
-    let options = PgConnectOptions::from_str(url)
+    check_parameters(url).map_err(invalid)?;
+    let mut options = PgConnectOptions::from_str(url)
         .map_err(|error| invalid(format!("cannot be read ({error}); {FORM}")))?;
+    if let Some(password) = password {
+        options = options.password(password.expose());
+    }
     let milliseconds = |duration: Duration| duration.as_millis().to_string();
     Ok(options.application_name(application_name).options([
         ("statement_timeout", milliseconds(config.statement_timeout)),
@@ -198,194 +296,52 @@ fn connect_options(
     ]))
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic)]
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpStream};
-
-    use super::*;
-    use crate::config::Secret;
-
-    fn config(url: &str) -> DatabaseConfig {
-        DatabaseConfig {
-            url: Some(Secret::new(url)),
-            url_source: Source::Environment("RUNLOG_DATABASE__URL".to_owned()),
-            ..DatabaseConfig::default()
+/// Refuses what the driver would pass over, with its value in a log line: channel_binding or sslcrl that
+/// nobody looks at would be worse than none. And files that are not there, which the driver takes for a
+/// server that is not there yet.
+fn check_parameters(url: &str) -> Result<(), String> {
+    const KNOWN: [&str; 18] = [
+        "sslmode",
+        "ssl-mode",
+        "sslrootcert",
+        "ssl-root-cert",
+        "ssl-ca",
+        "sslcert",
+        "ssl-cert",
+        "sslkey",
+        "ssl-key",
+        "statement-cache-capacity",
+        "host",
+        "hostaddr",
+        "port",
+        "dbname",
+        "user",
+        "password",
+        "application_name",
+        "options",
+    ];
+    // What is no URL at all is the driver's to name.
+    let Ok(url) = Url::parse(url) else {
+        return Ok(());
+    };
+    for (name, value) in url.query_pairs() {
+        if !KNOWN.contains(&&*name) && !name.starts_with("options[") {
+            return Err(format!(
+                "has the parameter {name}, which is not supported; remove it"
+            ));
+        }
+        let is_file = name.starts_with("ssl") && !name.ends_with("mode");
+        if is_file && value.contains("-----BEGIN") {
+            return Err(format!("holds {name} itself; give the path of a file"));
+        }
+        if is_file && let Err(error) = std::fs::read(&*value) {
+            return Err(format!(
+                "names the file {value} as {name}, which cannot be read: {error}"
+            ));
         }
     }
-
-    fn config_at(listener: &TcpListener) -> DatabaseConfig {
-        let port = listener.local_addr().unwrap().port();
-        config(&format!(
-            "postgres://app:hunter2@127.0.0.1:{port}/runs?sslmode=disable"
-        ))
-    }
-
-    async fn listener() -> TcpListener {
-        TcpListener::bind("127.0.0.1:0").await.unwrap()
-    }
-
-    /// Reads the startup message of one connection and answers it with an error of this code.
-    async fn refuse(listener: &TcpListener, code: &str) -> Vec<u8> {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let startup = read_startup(&mut stream).await;
-        let fields = format!("SFATAL\0VFATAL\0C{code}\0Mtest\0\0");
-        let mut answer = vec![b'E'];
-        answer.extend(u32::try_from(fields.len() + 4).unwrap().to_be_bytes());
-        answer.extend(fields.as_bytes());
-        stream.write_all(&answer).await.unwrap();
-        startup
-    }
-
-    async fn read_startup(stream: &mut TcpStream) -> Vec<u8> {
-        let length = stream.read_u32().await.unwrap() as usize;
-        let mut startup = vec![0; length - 4];
-        stream.read_exact(&mut startup).await.unwrap();
-        startup
-    }
-
-    /// An error with its causes, as a user sees it.
-    fn chain(error: DatabaseError) -> String {
-        format!("{:#}", anyhow::Error::from(error))
-    }
-
-    #[test]
-    fn a_url_that_is_missing_or_unusable_says_where_it_was_set_and_hides_it() {
-        let missing = connect_options(&DatabaseConfig::default(), "test").unwrap_err();
-        assert!(chain(missing).contains("RUNLOG_DATABASE__URL"));
-        for bad in [
-            "mysql://app:hunter2@db/runs",
-            "host=db password=hunter2",
-            "postgres://app:hunter2@db:99999/runs",
-            "postgres://app:hunter2@db/runs?sslmode=maybe",
-        ] {
-            let error = connect_options(&config(bad), "test").unwrap_err();
-            assert!(
-                matches!(error, DatabaseError::Url(ConfigError::Invalid { .. })),
-                "{bad}"
-            );
-            let text = chain(error);
-            assert!(
-                text.contains("environment variable RUNLOG_DATABASE__URL"),
-                "{text}"
-            );
-            assert!(
-                text.contains("postgres://user:password@host:port/database"),
-                "{text}"
-            );
-            assert!(!text.contains("hunter2"), "{text}");
-        }
-    }
-
-    #[tokio::test]
-    async fn every_connection_carries_name_and_time_limits() {
-        let listener = listener().await;
-        let mut config = config_at(&listener);
-        config.statement_timeout = Duration::from_millis(1500);
-        let pool = pool(&config, "runlog-test").unwrap();
-        assert_eq!(pool.options().get_max_connections(), 10);
-        assert_eq!(pool.options().get_acquire_timeout(), Duration::from_secs(5));
-        let (startup, _) = tokio::join!(refuse(&listener, "28P01"), pool.acquire());
-        let startup = String::from_utf8_lossy(&startup);
-        for part in [
-            "application_name\0runlog-test\0",
-            "-c statement_timeout=1500",
-            "-c lock_timeout=10000",
-            "-c idle_in_transaction_session_timeout=30000",
-        ] {
-            assert!(startup.contains(part), "{part} is not in {startup:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_database_that_does_not_answer_is_named_with_its_source() {
-        let listener = listener().await;
-        let config = config_at(&listener);
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
-        let pool = pool(&config, "test").unwrap();
-        let error = wait_reachable(&pool, &config, Duration::from_millis(300))
-            .await
-            .unwrap_err();
-        assert!(
-            matches!(&error, DatabaseError::Unreachable { cause: Some(_), .. }),
-            "{error:?}"
-        );
-        let text = chain(error);
-        assert!(
-            text.contains(&format!("127.0.0.1:{port}, database runs, user app")),
-            "{text}"
-        );
-        assert!(
-            text.contains("set by environment variable RUNLOG_DATABASE__URL"),
-            "{text}"
-        );
-        assert!(text.contains("within 300ms"), "{text}");
-        assert!(text.contains("refused"), "{text}");
-        assert!(!text.contains("hunter2"), "{text}");
-    }
-
-    #[tokio::test]
-    async fn a_connection_that_ends_in_its_handshake_may_pass() {
-        let listener = listener().await;
-        let port = listener.local_addr().unwrap().port();
-        // Asks for TLS first, where the answer is one byte.
-        let config = config(&format!("postgres://app@127.0.0.1:{port}/runs"));
-        let pool = pool(&config, "test").unwrap();
-        let server = async {
-            loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                read_startup(&mut stream).await;
-            }
-        };
-        let waiting = wait_reachable(&pool, &config, Duration::from_millis(300));
-        tokio::select! {
-            () = server => {}
-            result = waiting => assert!(
-                matches!(result, Err(DatabaseError::Unreachable { cause: Some(sqlx::Error::Protocol(_)), .. })),
-                "{result:?}"
-            ),
-        }
-    }
-
-    #[tokio::test]
-    async fn a_database_that_hangs_is_given_up_in_time() {
-        let listener = listener().await;
-        let config = config_at(&listener);
-        let pool = pool(&config, "test").unwrap();
-        let waiting = wait_reachable(&pool, &config, Duration::from_millis(200));
-        let result = tokio::time::timeout(Duration::from_secs(5), waiting)
-            .await
-            .unwrap();
-        assert!(matches!(
-            result,
-            Err(DatabaseError::Unreachable { cause: None, .. })
-        ));
-    }
-
-    #[tokio::test]
-    async fn what_may_pass_is_waited_for_and_a_refusal_is_not() {
-        let listener = listener().await;
-        let config = config_at(&listener);
-        let pool = pool(&config, "test").unwrap();
-        let server = async {
-            refuse(&listener, "57P03").await; // starting up
-            refuse(&listener, "53300").await; // too many connections
-            refuse(&listener, "28P01").await; // wrong password
-        };
-        let waiting = wait_reachable(&pool, &config, Duration::from_secs(60));
-        // Bounded for the server's sake, which is left waiting by a client that gives up early.
-        let both = async { tokio::join!(server, waiting) };
-        let ((), result) = tokio::time::timeout(Duration::from_secs(20), both)
-            .await
-            .unwrap();
-        let Err(error @ DatabaseError::Refused { .. }) = result else {
-            panic!("not refused: {result:?}");
-        };
-        assert!(
-            error.to_string().contains("database runs, user app"),
-            "{error}"
-        );
-    }
+    Ok(())
 }
+
+#[cfg(test)]
+mod tests;

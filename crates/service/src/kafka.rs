@@ -1,13 +1,25 @@
-//! What every Kafka client of Runlog starts from: the brokers and the passed-through properties.
+//! What every Kafka client of Runlog starts from: the brokers, TLS and login ([`security`]) and the
+//! passed-through properties; and what its complaints mean ([`refusal`]).
 //! Called by ingest and by the CLI, which add what is theirs (group, commit policy, acks), and
 //! by the configuration loader, to check properties while it still knows who set them.
+
+mod client_log;
+mod refusal;
+mod security;
+mod token;
 
 use std::collections::BTreeMap;
 
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 
 use crate::config::{ConfigError, KafkaConfig, MASK, is_secret_name};
+
+pub use client_log::{ClientLog, log_line, metadata};
+pub use refusal::Refusal;
+pub use security::{files, has_files};
+pub use token::{give_token, oauth_token};
 
 /// Settings of ingest's consumer that exactly-once rests on, with their values. The configuration
 /// refuses `kafka.properties` that name one of them.
@@ -48,18 +60,25 @@ pub fn is_new_group_protocol(properties: &BTreeMap<String, String>) -> bool {
     protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer"))
 }
 
-/// The base of a client configuration. Set what must not be overridden after this call.
+/// The base of a client configuration, with the files of `kafka.security` as they are now. Set what must
+/// not be overridden after this call.
 ///
 /// # Errors
-/// [`ConfigError::Missing`] where `kafka.bootstrap_servers` is not set.
+/// [`ConfigError::Missing`] where `kafka.bootstrap_servers` is not set; or that a file of
+/// `kafka.security` cannot be read.
 pub fn client_config(config: &KafkaConfig) -> Result<ClientConfig, ConfigError> {
     let mut client = with_properties(&config.properties);
+    security::apply(&config.security, &mut client)?;
     client.set("bootstrap.servers", config.require_bootstrap_servers()?);
     Ok(client)
 }
 
 fn with_properties(properties: &BTreeMap<String, String>) -> ClientConfig {
     let mut client = ClientConfig::new();
+    if !matches!(client.log_level, RDKafkaLogLevel::Debug) {
+        // Some refusals are told of by a line of this level only; what is shown is the log's own filter.
+        client.set_log_level(RDKafkaLogLevel::Info);
+    }
     for (name, value) in properties {
         client.set(name, value);
     }
@@ -74,10 +93,10 @@ pub(crate) fn check_properties(
     with_properties(properties)
         .create_native_config()
         .map(drop)
-        .map_err(refusal)
+        .map_err(refused)
 }
 
-fn refusal(error: KafkaError) -> (String, String) {
+fn refused(error: KafkaError) -> (String, String) {
     match error {
         KafkaError::ClientConfig(_, reason, name, value) => {
             // librdkafka quotes some values in its reason.
@@ -98,7 +117,7 @@ mod tests {
     use rdkafka::error::KafkaError;
     use rdkafka::types::RDKafkaConfRes;
 
-    use super::{check_properties, client_config, refusal};
+    use super::{check_properties, client_config, refused};
     use crate::config::{ConfigError, KafkaConfig};
 
     fn config(properties: &[(&str, &str)]) -> KafkaConfig {
@@ -137,14 +156,14 @@ mod tests {
 
     #[test]
     fn a_refused_property_is_named_and_a_secret_value_is_not() {
-        let refused = |name, value| check_properties(&config(&[(name, value)]).properties);
-        let (name, detail) = refused("sockte.timeout.ms", "6000").unwrap_err();
+        let check = |name, value| check_properties(&config(&[(name, value)]).properties);
+        let (name, detail) = check("sockte.timeout.ms", "6000").unwrap_err();
         assert_eq!(name, "sockte.timeout.ms");
         assert!(
             detail.contains("No such configuration property"),
             "{detail}"
         );
-        let (name, detail) = refused("socket.timeout.ms", "soon").unwrap_err();
+        let (name, detail) = check("socket.timeout.ms", "soon").unwrap_err();
         assert_eq!(name, "socket.timeout.ms");
         assert!(detail.contains("refused by librdkafka"), "{detail}");
         let quoting = KafkaError::ClientConfig(
@@ -153,7 +172,7 @@ mod tests {
             "sasl.password".to_owned(),
             "hunter2".to_owned(),
         );
-        let (name, detail) = refusal(quoting);
+        let (name, detail) = refused(quoting);
         assert_eq!(name, "sasl.password");
         assert!(detail.contains("Invalid value \"***\""), "{detail}");
     }

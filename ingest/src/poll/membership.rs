@@ -8,7 +8,6 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use service::exit::Unreachable;
 use tokio::runtime::Handle;
@@ -17,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Poller, reach};
 use crate::group::Group;
+use crate::settings::Settings;
 use crate::{CLOSE_TIMEOUT, Shared, condition};
 
 /// A static member that is fenced more often than [`FENCES`] within this time shares its name with
@@ -44,6 +44,14 @@ pub(super) enum ClientEnd {
     /// It has forgotten every broker and looks for none, which librdkafka does where a broker that is
     /// starting names none (its issue 5301).
     Stranded(String),
+    /// It was made from files of `kafka.security` that hold something else now.
+    Renewed(&'static str),
+}
+
+impl ClientEnd {
+    pub(super) fn renewed() -> anyhow::Error {
+        Self::Renewed("the files of kafka.security have changed").into()
+    }
 }
 
 impl fmt::Display for ClientEnd {
@@ -53,6 +61,7 @@ impl fmt::Display for ClientEnd {
             | Self::Taken(words)
             | Self::Refused(words)
             | Self::Stranded(words) => f.write_str(words),
+            Self::Renewed(words) => f.write_str(words),
         }
     }
 }
@@ -61,7 +70,7 @@ impl std::error::Error for ClientEnd {}
 
 /// Runs consumers until `stop`, then lets the batches under way finish and leaves the group.
 pub(crate) fn run(
-    config: &ClientConfig,
+    settings: &Settings,
     shared: &Arc<Shared>,
     runtime: &Handle,
     stop: &CancellationToken,
@@ -71,7 +80,7 @@ pub(crate) fn run(
     let mut is_first = true;
     loop {
         let began = Instant::now();
-        let error = match take_part(config, shared, runtime.clone(), stop) {
+        let error = match take_part(settings, shared, runtime.clone(), is_first, stop) {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
@@ -95,7 +104,7 @@ pub(crate) fn run(
             Some(ClientEnd::Refused(_)) => {
                 let _ = runtime.block_on(async { timeout(ASK_AGAIN, stop.cancelled()).await });
             }
-            Some(ClientEnd::Stranded(_)) => {}
+            Some(ClientEnd::Stranded(_) | ClientEnd::Renewed(_)) => {}
             // Kafka went away again. Once it has worked, that may last.
             None if !is_first && error.is::<Unreachable>() => {}
             _ => return Err(error),
@@ -108,27 +117,33 @@ pub(crate) fn run(
 
 /// One membership, from the first question to Kafka to the last answer.
 fn take_part(
-    config: &ClientConfig,
+    settings: &Settings,
     shared: &Arc<Shared>,
     runtime: Handle,
+    is_first: bool,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
+    let (config, renewal) = settings.current();
     let (notify, notices) = channel();
     let (tell, news) = channel();
     let group = Group::new(Arc::clone(shared), runtime, notify, tell);
     let consumer: BaseConsumer<Group> = config
         .create_with_context(group)
         .context("cannot make a Kafka consumer")?;
-    if !reach::at_the_start(&consumer, shared, stop)? {
+    let settings = (settings, renewal);
+    if !reach::at_the_start(&consumer, shared, settings, is_first, stop)? {
         return Ok(());
     }
-    let poller = Poller::new(&consumer, shared, config, notices, news);
+    let poller = Poller::new(&consumer, shared, &config, settings, notices, news);
     let result = poller.and_then(|poller| poller.run(stop));
     // Leaves the group, so that its other members take over at once. A client that can do nothing more
     // may not be able to do that either, and nobody waits for it.
     let within = match &result {
-        Err(error) if error.is::<ClientEnd>() => Duration::ZERO,
-        _ => CLOSE_TIMEOUT,
+        Err(error) => match error.downcast_ref() {
+            Some(ClientEnd::Renewed(_)) | None => CLOSE_TIMEOUT,
+            Some(_) => Duration::ZERO,
+        },
+        Ok(()) => CLOSE_TIMEOUT,
     };
     close(consumer, within);
     result

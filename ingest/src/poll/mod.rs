@@ -3,7 +3,7 @@
 
 mod lost;
 mod membership;
-mod reach;
+pub(crate) mod reach;
 mod unclaimed;
 mod upkeep;
 
@@ -26,6 +26,7 @@ use crate::group::{Group, News};
 use crate::partitions::{Held, TopicPartition};
 use crate::raw_record::RawRecord;
 use crate::resume::{self, Compared, Finding};
+use crate::settings::Settings;
 use crate::topics::Asker;
 use crate::worker::Notice;
 use crate::{Shared, condition};
@@ -42,6 +43,8 @@ struct Poller<'c> {
     consumer: &'c BaseConsumer<Group>,
     shared: &'c Arc<Shared>,
     config: &'c ClientConfig,
+    /// What clients are made from now, and the renewal that this one is of.
+    settings: (&'c Settings, u64),
     notices: Receiver<Notice>,
     news: Receiver<News>,
     asker: Asker<'c>,
@@ -61,6 +64,7 @@ impl<'c> Poller<'c> {
         consumer: &'c BaseConsumer<Group>,
         shared: &'c Arc<Shared>,
         config: &'c ClientConfig,
+        settings: (&'c Settings, u64),
         notices: Receiver<Notice>,
         news: Receiver<News>,
     ) -> anyhow::Result<Self> {
@@ -69,6 +73,7 @@ impl<'c> Poller<'c> {
             consumer,
             shared,
             config,
+            settings,
             notices,
             news,
             asker: Asker::new(consumer.client(), &topic_names(shared))?,

@@ -4,46 +4,66 @@
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaResult;
+use rdkafka::metadata::Metadata;
 use service::database::START_WAIT;
 use service::exit::Unreachable;
-use service::kafka::INSTANCE_ID;
+use service::kafka::{self, ClientLog, INSTANCE_ID, Refusal};
 use tokio_util::sync::CancellationToken;
 
 use super::Poller;
 use super::membership::ClientEnd;
 use crate::group::Group;
+use crate::settings::Settings;
 use crate::{Shared, condition};
 
 /// How long the brokers may take to answer here, where the poll thread waits for them.
 const ANSWER: Duration = Duration::from_secs(2);
+/// How long the client's queue is listened to. Log lines wait there too; a poll of no length would stop
+/// at the first.
+const LISTEN: Duration = Duration::from_millis(20);
 /// A client without a connection for so long is asked whether it can still make one.
 const UNCONNECTED: Duration = Duration::from_secs(10);
 /// How often a client that cannot reach Kafka and has no connection is compared with a new one.
 const COMPARED: Duration = Duration::from_secs(10);
 
 /// Waits a while for Kafka to answer; false = shut down before that. Whether it knows the topics is
-/// another matter, which may still mend itself.
+/// another matter, which may still mend itself. A refusal in TLS or at the login is waited out only by a
+/// client that takes the place of one that worked.
 pub(super) fn at_the_start(
     consumer: &BaseConsumer<Group>,
     shared: &Shared,
+    (settings, renewal): (&Settings, u64),
+    is_first: bool,
     stop: &CancellationToken,
 ) -> anyhow::Result<bool> {
     let deadline = Instant::now() + START_WAIT;
+    let group = consumer.context();
     while !stop.is_cancelled() {
         // A client before this one may have polled already.
         shared.pulse.poll_thread.beat();
+        if settings.renewals() != renewal {
+            return Err(ClientEnd::renewed());
+        }
+        // Nothing is subscribed to yet: only errors, log lines and the wish for a token come in.
+        while consumer.poll(LISTEN).is_some() {}
         let Err(error) = consumer.fetch_metadata(None, ANSWER) else {
             return Ok(true);
         };
-        let kafka = &shared.config.kafka;
-        let reason = format!(
+        while consumer.poll(LISTEN).is_some() {}
+        let config = &shared.config.kafka;
+        let reason = group.explained(format!(
             "cannot reach Kafka at kafka.bootstrap_servers = {} (set by {}): {error}",
-            kafka.bootstrap_servers, kafka.bootstrap_servers_source
-        );
-        if Instant::now() >= deadline {
-            let advice = "check that a broker runs there and that kafka.properties fit it";
-            return Err(Unreachable::new(format!("{reason}; {advice}")).into());
+            config.bootstrap_servers, config.bootstrap_servers_source
+        ));
+        let is_refused = group.refusal().is_some_and(Refusal::is_final);
+        if Instant::now() >= deadline || (is_first && is_refused) {
+            let advice = "check that a broker runs there and that kafka.security fits it";
+            let advice = group
+                .refusal()
+                .map_or(format!("; {advice}"), |_| String::new());
+            return Err(Unreachable::new(format!("{reason}{advice}")).into());
         }
         tracing::warn!("{reason}; still trying");
         shared.health.set_unready(condition::KAFKA, reason);
@@ -53,13 +73,10 @@ pub(super) fn at_the_start(
     Ok(false)
 }
 
-/// Why this client cannot reach Kafka now; `None` = it can. What Kafka says of the topics is another
-/// matter.
-fn obstacle<C: ConsumerContext>(consumer: &BaseConsumer<C>, shared: &Shared) -> Option<String> {
+/// Why Kafka cannot be reached now; `None` = it can. What it says of the topics is another matter.
+fn obstacle(answer: KafkaResult<Metadata>, shared: &Shared) -> Option<String> {
     let servers = &shared.config.kafka.bootstrap_servers;
-    // Of one topic, since a cluster may have many.
-    let topic = shared.config.ingest.topics.first();
-    match consumer.fetch_metadata(topic.map(|topic| topic.name.as_str()), ANSWER) {
+    match answer {
         Ok(metadata) if metadata.brokers().is_empty() => Some(format!(
             "Kafka at {servers} is starting: it names no broker yet"
         )),
@@ -70,14 +87,29 @@ fn obstacle<C: ConsumerContext>(consumer: &BaseConsumer<C>, shared: &Shared) -> 
     }
 }
 
-/// Whether a client that is made now can reach Kafka.
-fn is_in_reach_of_a_new_client(config: &ClientConfig, shared: &Shared) -> bool {
+/// One topic, to ask about: a cluster may have many.
+fn a_topic(shared: &Shared) -> Option<&str> {
+    let topic = shared.config.ingest.topics.first();
+    topic.map(|topic| topic.name.as_str())
+}
+
+/// Why a client that is made now cannot reach Kafka; `None` = it can. Blocks.
+pub(crate) fn obstacle_of_a_new_client(config: &ClientConfig, shared: &Shared) -> Option<String> {
     let mut config = config.clone();
     // It only asks: no member of the group, and no statistics.
     config.set("statistics.interval.ms", "0");
     config.remove(INSTANCE_ID);
-    let client: Result<BaseConsumer, _> = config.create();
-    client.is_ok_and(|client| obstacle(&client, shared).is_none())
+    let log = ClientLog::default();
+    let client: BaseConsumer<ClientLog> = match config.create_with_context(log.clone()) {
+        Ok(client) => client,
+        Err(error) => return Some(format!("cannot make a Kafka client: {error}")),
+    };
+    let answer = kafka::metadata(&client, a_topic(shared), ANSWER);
+    let obstacle = obstacle(answer, shared)?;
+    Some(match log.last_failure(&shared.config.kafka) {
+        Some(reason) => format!("{obstacle}; {reason}"),
+        None => obstacle,
+    })
 }
 
 impl Poller<'_> {
@@ -91,14 +123,16 @@ impl Poller<'_> {
         if self.shared.health.is_met(condition::KAFKA) && !is_unconnected {
             return Ok(());
         }
-        let Some(reason) = obstacle(self.consumer, self.shared) else {
+        let answer = self.consumer.fetch_metadata(a_topic(self.shared), ANSWER);
+        let Some(reason) = obstacle(answer, self.shared) else {
             self.shared.health.set_ready(condition::KAFKA);
             return Ok(());
         };
+        let reason = self.group().explained(reason);
         // An answer that is late behind other data on a slow connection strands nobody.
         if is_unconnected && now >= self.next_comparison {
             self.next_comparison = Instant::now() + COMPARED;
-            if is_in_reach_of_a_new_client(self.config, self.shared) {
+            if obstacle_of_a_new_client(self.config, self.shared).is_none() {
                 return Err(ClientEnd::Stranded(format!(
                     "{reason}, but a new client can: the Kafka client has lost its brokers for good"
                 ))

@@ -10,6 +10,7 @@ use rdkafka::consumer::Consumer;
 use uuid::Uuid;
 
 use super::Poller;
+use super::membership::ClientEnd;
 use crate::assignment::{forget_pauses, show_to_kafka};
 use crate::claims::{self, Claimed};
 use crate::condition;
@@ -35,6 +36,10 @@ impl Poller<'_> {
         }
         if let Some(error) = self.group().take_fatal() {
             return Err(error);
+        }
+        let (settings, renewal) = self.settings;
+        if settings.renewals() != renewal {
+            return Err(ClientEnd::renewed());
         }
         self.resume();
         self.claim_again(now);

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use event_log::read::last_run_no;
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{ConnectOptions as _, PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 
 use super::Verifier;
@@ -21,7 +20,8 @@ const AFTER_FAILURE: Duration = Duration::from_secs(10);
 
 /// What the sampler works with.
 pub(crate) struct Sampler {
-    pub(crate) options: PgConnectOptions,
+    /// Only for how to connect: its own connection is none of the pool's.
+    pub(crate) pool: PgPool,
     pub(crate) projections: Vec<Arc<dyn Projection>>,
     pub(crate) metrics: Metrics,
     /// How often some runs of each projection are verified.
@@ -49,9 +49,8 @@ impl Sampler {
     /// Until something fails, or a version is no longer the live one.
     async fn work(&self) -> Result<(), ProjectionError> {
         let doing = ProjectionError::while_doing;
-        let mut connection = PgConnection::connect_with(&self.options)
-            .await
-            .map_err(doing("cannot connect"))?;
+        let options = self.pool.connect_options();
+        let mut connection = options.connect().await.map_err(doing("cannot connect"))?;
         let names: Vec<String> = self
             .projections
             .iter()

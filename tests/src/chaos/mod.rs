@@ -16,7 +16,7 @@
 pub mod deployment;
 pub mod feed;
 pub mod fleet;
-mod postgres;
+pub(crate) mod postgres;
 pub mod proxy;
 pub mod round;
 pub mod schedule;

@@ -115,12 +115,12 @@ fn pg_bin_blocking() -> Result<String> {
 }
 
 /// A program of PostgreSQL's.
-pub(super) async fn bin(program: &str) -> Result<PathBuf> {
+pub(crate) async fn bin(program: &str) -> Result<PathBuf> {
     let folder = tokio::task::spawn_blocking(pg_bin_blocking).await??;
     Ok(PathBuf::from(folder).join(program))
 }
 
-pub(super) fn succeeded(output: &std::process::Output, what: &str) -> Result<()> {
+pub(crate) fn succeeded(output: &std::process::Output, what: &str) -> Result<()> {
     ensure!(output.status.success(), "{what} failed: {}", said(output));
     Ok(())
 }
@@ -130,7 +130,7 @@ fn is_root() -> bool {
 }
 
 /// A program of PostgreSQL, which refuses to run as root.
-pub(super) fn as_postgres(program: &Path) -> Command {
+pub(crate) fn as_postgres(program: &Path) -> Command {
     let mut command = if is_root() {
         let mut command = Command::new("setpriv");
         command
@@ -146,7 +146,7 @@ pub(super) fn as_postgres(program: &Path) -> Command {
 }
 
 /// An empty folder that user postgres may write to.
-pub(super) fn fresh_data_folder() -> Result<PathBuf> {
+pub(crate) fn fresh_data_folder() -> Result<PathBuf> {
     let output = Command::new("mktemp")
         .args(["-d", "/var/tmp/runlog-postgres.XXXXXXXX"])
         .output()?;

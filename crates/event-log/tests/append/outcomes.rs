@@ -340,7 +340,8 @@ async fn an_error_before_the_first_statement_is_no_record_s_whatever_it_says() {
             ("57014", FaultClass::Environment),
             ("XX000", FaultClass::Environment),
             ("22023", FaultClass::Environment),
-            ("28P01", FaultClass::Fatal),
+            ("28P01", FaultClass::Environment),
+            ("28000", FaultClass::Fatal),
             ("3D000", FaultClass::Fatal),
         ] {
             let result = writer.append(&refusing(sqlstate).await, &one).await;

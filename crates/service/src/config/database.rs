@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{ConfigError, Problem};
 use super::quantity::duration;
-use super::secret::Secret;
+use super::secret::{Secret, read_secret};
 use super::source::Source;
 
 /// How a process reaches PostgreSQL and how long it waits there.
@@ -19,6 +19,8 @@ pub struct DatabaseConfig {
     pub url: Option<Secret>,
     /// A file that holds the URL, in the place of `url`; blanks around it are cut off.
     pub url_file: Option<PathBuf>,
+    /// A file that holds the password alone, for a URL without one; blanks around it are cut off.
+    pub password_file: Option<PathBuf>,
     /// Connections of one process at most. 1 to 1000, default 10.
     pub max_connections: u32,
     /// Time to wait for a connection, be it new or one of the pool's. 1 ms to 10 min, default 5s.
@@ -40,6 +42,9 @@ pub struct DatabaseConfig {
     /// Where `url` came from, for messages. Not a key: the loader fills it in.
     #[serde(skip)]
     pub url_source: Source,
+    /// Where `password_file` came from, likewise.
+    #[serde(skip)]
+    pub password_file_source: Source,
 }
 
 impl Default for DatabaseConfig {
@@ -47,6 +52,7 @@ impl Default for DatabaseConfig {
         DatabaseConfig {
             url: None,
             url_file: None,
+            password_file: None,
             max_connections: 10,
             connect_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(30),
@@ -54,6 +60,7 @@ impl Default for DatabaseConfig {
             idle_in_transaction_timeout: Duration::from_secs(30),
             allow_powerful_login: false,
             url_source: Source::Default,
+            password_file_source: Source::Default,
         }
     }
 }
@@ -72,7 +79,37 @@ impl DatabaseConfig {
         })
     }
 
+    /// The URL and the password beside it, from their files as they are now.
+    ///
+    /// # Errors
+    /// [`ConfigError::Missing`]; or that a file cannot be read or is empty.
+    pub(crate) fn read_secrets(&self) -> Result<(Secret, Option<Secret>), ConfigError> {
+        let url = match &self.url_file {
+            Some(path) => read_secret("database.url_file", &self.url_source, path)?,
+            None => self.require_url()?.clone(),
+        };
+        let password = self
+            .password_file
+            .as_deref()
+            .map(|path| read_secret("database.password_file", &self.password_file_source, path));
+        Ok((url, password.transpose()?))
+    }
+
+    /// Whether a secret comes from a file, and so may change while the process runs.
+    pub(crate) fn has_secret_files(&self) -> bool {
+        self.url_file.is_some() || self.password_file.is_some()
+    }
+
     pub(super) fn check(&self) -> Result<(), Problem> {
+        if self.password_file.is_some()
+            && let Some(url) = &self.url
+            && url.holds_password()
+        {
+            return Problem::err(
+                "database.password_file",
+                "is set, and the URL holds a password too; take it out of the URL",
+            );
+        }
         let day = Duration::from_secs(24 * 60 * 60);
         let least = Duration::from_millis(1);
         Problem::unless_within(

@@ -1,4 +1,5 @@
-//! Section `kafka`: where the brokers are, and what is passed through to librdkafka.
+//! Section `kafka`: where the brokers are, how they are reached safely, and what is passed through to
+//! librdkafka.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,6 +8,7 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::error::{ConfigError, Problem};
+use super::kafka_security::KafkaSecurityConfig;
 use super::secret::{MASK, is_secret_name};
 use super::source::Source;
 use crate::kafka::{
@@ -21,6 +23,8 @@ pub struct KafkaConfig {
     /// Comma-separated `host:port` of brokers to ask first. Empty = not set, the default; ask
     /// for it with [`KafkaConfig::require_bootstrap_servers`].
     pub bootstrap_servers: String,
+    /// TLS and login.
+    pub security: KafkaSecurityConfig,
     /// Properties of librdkafka, by their own names (`"socket.timeout.ms" = 6000`). In an
     /// environment variable the dots are underscores: `RUNLOG_KAFKA__PROPERTIES__SOCKET_TIMEOUT_MS`.
     /// Values of names that say password, secret or key are masked wherever they are shown.
@@ -99,6 +103,7 @@ impl KafkaConfig {
                 "does not go with group.protocol = consumer, where the broker decides it; remove one of them",
             );
         }
+        self.security.check(&self.properties)?;
         check_properties(&self.properties)
             .or_else(|(name, detail)| Problem::err(format!("kafka.properties.{name}"), detail))
     }
@@ -122,6 +127,7 @@ impl fmt::Debug for KafkaConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KafkaConfig")
             .field("bootstrap_servers", &self.bootstrap_servers)
+            .field("security", &self.security)
             .field("properties", &self.shown().collect::<BTreeMap<_, _>>())
             .finish_non_exhaustive()
     }

@@ -14,8 +14,9 @@ use figment::value::{Dict, Value};
 use figment::{Figment, Profile, Provider};
 
 use super::error::{ConfigError, Problem};
+use super::kafka_security::FILE_KEYS;
 use super::schema::Schema;
-use super::secret::Secret;
+use super::secret::read_secret;
 use super::source::Source;
 use super::{Config, ConfigArgs};
 
@@ -120,6 +121,11 @@ pub(super) fn load(
     };
     check_values(&loaded)?;
     loaded.config.database.url_source = loaded.source("database.url");
+    loaded.config.database.password_file_source = loaded.source("database.password_file");
+    loaded.config.kafka.security.sources = FILE_KEYS
+        .into_iter()
+        .map(|key| (key, loaded.source(key)))
+        .collect();
     loaded.config.kafka.bootstrap_servers_source = loaded.source("kafka.bootstrap_servers");
     loaded.config.telemetry.listen_source = loaded.source("telemetry.listen");
     Ok(loaded)
@@ -274,21 +280,7 @@ fn read_database_url(
             file_origin,
         });
     }
-    const KEY: &str = "database.url_file";
-    let text = fs::read_to_string(&path).map_err(|cause| ConfigError::SecretFile {
-        key: KEY,
-        origin: file_origin.clone(),
-        path: path.clone(),
-        cause,
-    })?;
-    if text.trim().is_empty() {
-        return Err(ConfigError::Invalid {
-            key: KEY.to_owned(),
-            origin: file_origin,
-            detail: format!("names {}, which is empty", path.display()),
-        });
-    }
-    config.database.url = Some(Secret::new(text.trim()));
+    config.database.url = Some(read_secret("database.url_file", &file_origin, &path)?);
     Ok(Some(path))
 }
 

@@ -7,6 +7,7 @@ use figment::value::{Dict, Value};
 use super::Config;
 use super::error::ConfigError;
 use super::load::{Layer, parse_toml};
+use super::secret::is_secret_name;
 use super::source::Source;
 
 /// The table whose keys are librdkafka's, not ours.
@@ -101,11 +102,16 @@ impl Schema {
         match error.kind {
             Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
                 let expected = in_words(&expected);
+                let found = if is_secret_name(&key) || key == "database.url" {
+                    "something else".to_owned()
+                } else {
+                    found.to_string()
+                };
                 ConfigError::WrongType {
                     key,
                     origin,
                     expected,
-                    found: found.to_string(),
+                    found,
                 }
             }
             Kind::UnknownVariant(found, known) => ConfigError::WrongType {

@@ -1,9 +1,13 @@
 //! A configured value that must not be shown: in logs, in errors, in `runlog config show`.
 
-use std::fmt;
+use std::path::Path;
+use std::{fmt, fs};
 
 use serde::{Deserialize, Serialize, Serializer};
 use url::Url;
+
+use super::error::ConfigError;
+use super::source::Source;
 
 /// What stands in the place of a secret.
 pub(crate) const MASK: &str = "***";
@@ -23,6 +27,12 @@ impl Secret {
     /// The text itself. Hand it to what needs it and to nothing else.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// Whether this is a URL with a password in it.
+    pub(super) fn holds_password(&self) -> bool {
+        let in_query = |url: &Url| url.query_pairs().any(|(name, _)| name == "password");
+        Url::parse(&self.0).is_ok_and(|url| url.password().is_some() || in_query(&url))
     }
 
     /// What may be shown: a URL keeps all but its passwords, any other text is [`MASK`] alone.
@@ -47,6 +57,31 @@ impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.masked())
     }
+}
+
+/// The secret that a file holds, without the blanks around it.
+///
+/// # Errors
+/// Where the file, which `key` names, cannot be read or holds nothing.
+pub(crate) fn read_secret(
+    key: &'static str,
+    origin: &Source,
+    path: &Path,
+) -> Result<Secret, ConfigError> {
+    let text = fs::read_to_string(path).map_err(|cause| ConfigError::SecretFile {
+        key,
+        origin: origin.clone(),
+        path: path.to_owned(),
+        cause,
+    })?;
+    if text.trim().is_empty() {
+        return Err(ConfigError::Invalid {
+            key: key.to_owned(),
+            origin: origin.clone(),
+            detail: format!("names {}, which is empty", path.display()),
+        });
+    }
+    Ok(Secret::new(text.trim()))
 }
 
 /// Whether a key of this name holds a secret: passwords, secrets, and private keys given

@@ -6,9 +6,23 @@ use super::*;
 const MANUAL: &str = include_str!("../../../../../docs/configuration.md");
 const EXAMPLE: &str = include_str!("../../../../../runlog.example.toml");
 
-/// Keys that are not set by the example: one stands in the place of another, and one has a default
-/// per program.
-const COMMENTED_OUT: [&str; 2] = ["database.url_file", "telemetry.listen"];
+/// Keys that are not set by the example: some stand in the place of others, some need others beside
+/// them, and one has a default per program.
+const COMMENTED_OUT: [&str; 13] = [
+    "database.url_file",
+    "database.password_file",
+    "kafka.security.ca_file",
+    "kafka.security.certificate_file",
+    "kafka.security.key_file",
+    "kafka.security.key_password",
+    "kafka.security.key_password_file",
+    "kafka.security.mechanism",
+    "kafka.security.username",
+    "kafka.security.password",
+    "kafka.security.password_file",
+    "kafka.security.token_file",
+    "telemetry.listen",
+];
 /// Keys without a default, which the example has to give some value.
 const REQUIRED: [&str; 2] = ["database.url", "kafka.bootstrap_servers"];
 

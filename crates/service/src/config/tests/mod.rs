@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod documented;
+mod kafka_security;
 mod refused;
 mod secrets;
 
@@ -118,6 +119,7 @@ fn without_any_layer_every_key_shows_its_documented_default() {
         ("database.idle_in_transaction_timeout", "30s"),
         ("database.lock_timeout", "10s"),
         ("database.max_connections", "10"),
+        ("database.password_file", ""),
         ("database.statement_timeout", "30s"),
         ("database.url", ""),
         ("database.url_file", ""),
@@ -134,6 +136,17 @@ fn without_any_layer_every_key_shows_its_documented_default() {
         ("ingest.writers", "4"),
         ("kafka.bootstrap_servers", ""),
         ("kafka.properties", "{}"),
+        ("kafka.security.ca_file", ""),
+        ("kafka.security.certificate_file", ""),
+        ("kafka.security.key_file", ""),
+        ("kafka.security.key_password", ""),
+        ("kafka.security.key_password_file", ""),
+        ("kafka.security.mechanism", ""),
+        ("kafka.security.password", ""),
+        ("kafka.security.password_file", ""),
+        ("kafka.security.protocol", "plaintext"),
+        ("kafka.security.token_file", ""),
+        ("kafka.security.username", ""),
         ("limits.max_record_bytes", "1MiB"),
         ("projectors.batch_events", "2000"),
         ("projectors.drain_timeout", "10s"),

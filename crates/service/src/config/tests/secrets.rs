@@ -151,3 +151,35 @@ fn a_secret_file_that_cannot_serve_is_named_with_its_key() {
         &["database.url_file (set by environment variable RUNLOG_DATABASE__URL_FILE)"],
     );
 }
+
+#[test]
+fn the_password_can_be_a_file_of_its_own_beside_a_url_without_one() {
+    let secret = File::holding(" hunter2/?# \n");
+    let path = secret.path().to_str().unwrap();
+    let load = |url: &str| {
+        let env = &[
+            ("RUNLOG_DATABASE__PASSWORD_FILE", path),
+            ("RUNLOG_DATABASE__URL", url),
+        ];
+        let layers = Layers {
+            env,
+            ..Layers::default()
+        };
+        layers.load()
+    };
+    let database = load("postgres://app@db/runs").unwrap().config.database;
+    let (url, password) = database.read_secrets().unwrap();
+    assert_eq!(url.expose(), "postgres://app@db/runs");
+    assert_eq!(password.unwrap().expose(), "hunter2/?#");
+    for two in [
+        "postgres://app:other@db/runs",
+        "postgres://app@db/runs?password=other",
+    ] {
+        let error = load(two).unwrap_err().to_string();
+        says(
+            &error,
+            &["database.password_file", "take it out of the URL"],
+        );
+        assert!(!error.contains("other"), "{error}");
+    }
+}
