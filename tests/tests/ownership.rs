@@ -351,6 +351,7 @@ async fn partitions_added_while_the_leader_of_static_members_was_away_are_read()
 /// are held wait for the lock 1.
 const HOLD_CLAIMS: &str = "
     CREATE TABLE public.hold AS SELECT true AS held;
+    GRANT SELECT ON public.hold TO runlog_ingest;
     CREATE FUNCTION public.hold() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
       IF current_query() LIKE '%SET claim%' AND (SELECT held FROM public.hold) THEN
