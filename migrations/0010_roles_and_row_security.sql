@@ -29,7 +29,11 @@ BEGIN
     END;
   END LOOP;
   IF NOT pg_has_role(current_user, 'runlog_owner', 'USAGE') THEN
-    EXECUTE format('GRANT runlog_owner TO %I', current_user);
+    BEGIN
+      EXECUTE format('GRANT runlog_owner TO %I', current_user);
+    EXCEPTION WHEN unique_violation THEN
+      NULL; -- granted by the migration of another database at this moment
+    END;
   END IF;
   -- For the schemas of rebuilds.
   EXECUTE format('GRANT CREATE ON DATABASE %I TO runlog_owner', current_database());

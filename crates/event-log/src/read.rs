@@ -4,6 +4,8 @@
 //! batch to the commit, by one owner, so events of one stream become visible in offset order: read
 //! the horizon first, and everything below it is there.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use run_events::{EventType, IdempotencyKey, LoggedEvent, RunEvent, json};
 use serde_json::Value;
@@ -64,6 +66,21 @@ pub async fn stream_heads(connection: &mut PgConnection) -> Result<Vec<StreamHea
     sqlx::query_as(include_str!("sql/stream_heads.sql"))
         .fetch_all(connection)
         .await
+}
+
+/// The topic and partition of each stream that the login may know of: for an analyst those of its own tenants.
+///
+/// # Errors
+/// The database's.
+pub async fn places(
+    connection: &mut PgConnection,
+) -> Result<HashMap<i64, (String, i32)>, sqlx::Error> {
+    let rows: Vec<(i64, String, i32)> =
+        sqlx::query_as("SELECT stream_id, topic, partition FROM event_log.stream")
+            .fetch_all(connection)
+            .await?;
+    let place = |(stream_id, topic, partition)| (stream_id, (topic, partition));
+    Ok(rows.into_iter().map(place).collect())
 }
 
 /// The horizon of one stream as it is now; `None` where there is no such stream.

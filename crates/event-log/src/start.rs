@@ -99,39 +99,45 @@ pub async fn check(
 }
 
 async fn check_once(pool: &PgPool, role: Role, allow_powerful: bool) -> Result<(), StartError> {
-    schema::check(pool).await?;
-    match check_login(pool, role).await {
-        Err(error @ (StartError::Excess { .. } | StartError::NoMember { .. }))
-            if allow_powerful =>
-        {
-            tracing::warn!("database.allow_powerful_login is on: {error}");
-            Ok(())
-        }
-        answer => answer,
-    }
-}
-
-/// Whether the login may do what the role is for, and no more.
-async fn check_login(pool: &PgPool, role: Role) -> Result<(), StartError> {
-    let mut connection = pool.acquire().await?;
-    let (login, is_member): (String, bool) =
-        sqlx::query_as("SELECT session_user::text, pg_has_role(session_user, $1, 'USAGE')")
-            .bind(role.name())
-            .fetch_one(&mut *connection)
-            .await?;
+    let (login, is_member) = membership(pool, role).await?;
+    // First of all: without its role a login may not even read which schema there is.
     if !is_member {
-        return Err(StartError::NoMember { login, role });
+        let login = login.clone();
+        warned_of(StartError::NoMember { login, role }, allow_powerful)?;
     }
+    schema::check(pool).await?;
     let excess: Vec<String> = sqlx::query_scalar(include_str!("sql/excess.sql"))
         .bind(role.name())
-        .fetch_all(&mut *connection)
+        .fetch_all(pool)
         .await?;
     if excess.is_empty() {
         return Ok(());
     }
-    Err(StartError::Excess {
+    let error = StartError::Excess {
         login,
         role,
         excess,
-    })
+    };
+    warned_of(error, allow_powerful)
+}
+
+/// With `allow_powerful`, what is wrong with the login is only warned of.
+fn warned_of(error: StartError, allow_powerful: bool) -> Result<(), StartError> {
+    if allow_powerful {
+        tracing::warn!("database.allow_powerful_login is on: {error}");
+        return Ok(());
+    }
+    Err(error)
+}
+
+/// The login, and whether it may do what the role is for. Where there is no such role yet, migrations are missing, and
+/// [`schema::check`] says so.
+async fn membership(pool: &PgPool, role: Role) -> Result<(String, bool), sqlx::Error> {
+    sqlx::query_as(
+        "SELECT session_user::text, NOT EXISTS (
+           SELECT FROM pg_roles WHERE rolname = $1 AND NOT pg_has_role(session_user, oid, 'USAGE'))",
+    )
+    .bind(role.name())
+    .fetch_one(pool)
+    .await
 }

@@ -102,11 +102,7 @@ async fn page(
     };
     let more = found.len() as i64 > args.limit;
     found.truncate(usize::try_from(args.limit).unwrap_or(usize::MAX));
-    let heads = read::stream_heads(connection).await?;
-    let places: HashMap<i64, (String, i32)> = heads
-        .into_iter()
-        .map(|head| (head.stream_id, (head.topic, head.partition)))
-        .collect();
+    let places = read::places(connection).await?;
     let events: Vec<Event> = found
         .into_iter()
         .map(|event| shown(event, &places))

@@ -1,5 +1,6 @@
 -- What the session's login may do beyond what the role $1 (runlog_ingest or runlog_projector) is for, as ends of the sentence
 -- "the login ...". By session_user: what a session gave up with SET ROLE it can take back.
+-- Rights on tables and functions are left out where a role that it is a member of would be named for each of them.
 -- Schemas of Runlog are those that belong to the owner of event_log.
 -- Locks: none.
 WITH login AS (
@@ -10,13 +11,26 @@ WITH login AS (
   JOIN pg_namespace log ON log.nspname = 'event_log' AND log.nspowner = n.nspowner
   WHERE n.nspname !~ '^pg_'
 ), granted AS (
-  SELECT p.privilege, p.ord, s.is_log, s.nspname || '.' || c.relname AS name
+  SELECT p.privilege, p.ord, s.is_log, s.nspname || '.' || c.relname AS name,
+         CASE WHEN p.privilege IN ('SELECT', 'INSERT', 'UPDATE') THEN EXISTS (
+           SELECT FROM pg_attribute a
+           WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+             AND has_column_privilege(session_user, c.oid, a.attnum, p.privilege)
+             AND NOT has_column_privilege($1::name, c.oid, a.attnum, p.privilege))
+         ELSE NOT has_table_privilege($1::name, c.oid, p.privilege) END AS is_beyond_role
   FROM pg_class c
   JOIN schemas s ON s.oid = c.relnamespace
-  CROSS JOIN unnest('{SELECT,INSERT,UPDATE,DELETE,TRUNCATE,TRIGGER}'::text[]) WITH ORDINALITY AS p (privilege, ord)
+  CROSS JOIN unnest('{SELECT,INSERT,UPDATE,DELETE,TRUNCATE,REFERENCES,TRIGGER}'::text[]) WITH ORDINALITY AS p (privilege, ord)
   WHERE c.relkind IN ('r', 'v')
     AND CASE WHEN p.privilege IN ('SELECT', 'INSERT', 'UPDATE') THEN has_any_column_privilege(session_user, c.oid, p.privilege)
              ELSE has_table_privilege(session_user, c.oid, p.privilege) END
+), member AS (
+  SELECT r.rolname
+  FROM login, pg_roles r
+  WHERE NOT login.rolsuper AND r.rolname <> $1 AND r.oid <> login.oid AND pg_has_role(session_user, r.oid, 'MEMBER')
+    AND (r.rolsuper OR r.rolbypassrls OR r.rolcreaterole OR r.rolname IN (
+      'runlog_owner', 'runlog_ingest', 'runlog_projector', 'runlog_operator', 'runlog_analyst', 'runlog_backup',
+      'pg_read_all_data', 'pg_write_all_data', 'pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program'))
 ), excess (place, what) AS (
   SELECT 1, 'is a superuser' FROM login WHERE rolsuper
   UNION ALL
@@ -30,12 +44,7 @@ WITH login AS (
   FROM login, pg_database d
   WHERE d.datname = current_database() AND d.datdba = login.oid AND NOT login.rolsuper
   UNION ALL
-  SELECT 6, 'is a member of ' || r.rolname
-  FROM login, pg_roles r
-  WHERE NOT login.rolsuper AND r.rolname <> $1 AND r.oid <> login.oid AND pg_has_role(session_user, r.oid, 'MEMBER')
-    AND (r.rolsuper OR r.rolbypassrls OR r.rolcreaterole OR r.rolname IN (
-      'runlog_owner', 'runlog_ingest', 'runlog_projector', 'runlog_operator', 'runlog_analyst', 'runlog_backup',
-      'pg_read_all_data', 'pg_write_all_data', 'pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program'))
+  SELECT 6, 'is a member of ' || rolname FROM member
   UNION ALL
   SELECT 7, 'may make objects in the schema ' || s.nspname
   FROM login, schemas s
@@ -43,12 +52,20 @@ WITH login AS (
   UNION ALL
   SELECT 8, 'may ' || string_agg(g.privilege, ', ' ORDER BY g.ord) || ' on ' || g.name
   FROM login, granted g
-  WHERE NOT login.rolsuper
-    AND (g.privilege IN ('TRUNCATE', 'TRIGGER')
+  WHERE NOT login.rolsuper AND NOT EXISTS (SELECT FROM member)
+    AND (g.is_beyond_role
+      -- What the role itself must not have either.
+      OR g.privilege IN ('TRUNCATE', 'TRIGGER')
       OR g.is_log AND g.privilege = 'DELETE'
       OR g.name = 'event_log.event' AND g.privilege = 'UPDATE'
+      OR g.name IN ('event_log.tenant_member', 'event_log.audit') AND g.privilege <> 'SELECT'
       OR CASE $1 WHEN 'runlog_ingest' THEN NOT g.is_log
                  ELSE g.is_log AND g.privilege <> 'SELECT' END)
   GROUP BY g.name
+  UNION ALL
+  SELECT 9, 'may execute ' || p.oid::regprocedure
+  FROM login, pg_proc p JOIN schemas s ON s.oid = p.pronamespace
+  WHERE NOT login.rolsuper AND NOT EXISTS (SELECT FROM member)
+    AND has_function_privilege(session_user, p.oid, 'EXECUTE') AND NOT has_function_privilege($1::name, p.oid, 'EXECUTE')
 )
 SELECT what FROM excess ORDER BY place, what
