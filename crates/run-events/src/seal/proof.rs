@@ -4,8 +4,8 @@
 
 use chrono::NaiveDate;
 
-pub use super::proof_lines::{ProofEvent, ProofHead};
 use super::proof_lines::read_event;
+pub use super::proof_lines::{ProofEvent, ProofHead};
 use super::{Head, Seal, Unreadable, Written, merkle};
 use crate::Digest;
 use crate::digest::chain_digest;
@@ -138,7 +138,10 @@ impl ProofCheck {
             if let Some(before) = before.replace(written.seal)
                 && !written.seal.follows(&before)
             {
-                let what = format!("seal of {day}: it does not follow on that of {}", before.day);
+                let what = format!(
+                    "seal of {day}: it does not follow on that of {}",
+                    before.day
+                );
                 self.told.problem(what);
             }
         }
@@ -194,7 +197,10 @@ impl Checked {
             Kept::Digest(digest) => {
                 let same = seals.iter().rfind(|written| written.digest == *digest);
                 same.map(|written| written.seal.day).ok_or_else(|| {
-                    format!("{digest} is the digest of none of the seals that the proof holds, {}", self.days())
+                    format!(
+                        "{digest} is the digest of none of the seals that the proof holds, {}",
+                        self.days()
+                    )
                 })
             }
             Kept::Seals(kept) => {
@@ -205,7 +211,10 @@ impl Checked {
                     }
                 }
                 common.ok_or_else(|| {
-                    format!("none of the seals that were kept is one of the proof's days, {}", self.days())
+                    format!(
+                        "none of the seals that were kept is one of the proof's days, {}",
+                        self.days()
+                    )
                 })
             }
         }
@@ -215,9 +224,15 @@ impl Checked {
     fn compare_one(&self, kept: &Written) -> Result<Option<NaiveDate>, String> {
         let day = kept.seal.day;
         if !kept.fits() {
-            return Err(format!("the seal of {day} that was kept is not what its digest was computed from"));
+            return Err(format!(
+                "the seal of {day} that was kept is not what its digest was computed from"
+            ));
         }
-        let mut of_day = self.head.seals.iter().filter(|written| written.seal.day == day);
+        let mut of_day = self
+            .head
+            .seals
+            .iter()
+            .filter(|written| written.seal.day == day);
         match of_day.next() {
             None => Ok(None),
             Some(written) if written.digest == kept.digest => Ok(Some(day)),
@@ -231,6 +246,10 @@ impl Checked {
     fn days(&self) -> String {
         let day = |written: Option<&Written>| written.map(|written| written.seal.day.to_string());
         let (first, last) = (day(self.head.seals.first()), day(self.head.seals.last()));
-        format!("{} to {}", first.unwrap_or_default(), last.unwrap_or_default())
+        format!(
+            "{} to {}",
+            first.unwrap_or_default(),
+            last.unwrap_or_default()
+        )
     }
 }

@@ -15,7 +15,8 @@ pub struct Unreadable(pub String);
 
 /// Any JSON, nested at most `levels` deep and without equal keys.
 pub(super) fn parse(text: &str, levels: usize) -> Result<Value, Unreadable> {
-    value_within(text, levels).map_err(|error| Unreadable(format!("no JSON that is used here: {error}")))
+    value_within(text, levels)
+        .map_err(|error| Unreadable(format!("no JSON that is used here: {error}")))
 }
 
 /// An object whose fields are taken out one by one.
@@ -42,7 +43,10 @@ impl<'a> Object<'a> {
     pub(super) fn end(self) -> Result<(), Unreadable> {
         let mut unknown = self.fields.keys();
         match unknown.find(|key| !self.taken.contains(&key.as_str())) {
-            Some(key) => Err(Unreadable(format!("{}: {key:?} is no field of it", self.name))),
+            Some(key) => Err(Unreadable(format!(
+                "{}: {key:?} is no field of it",
+                self.name
+            ))),
             None => Ok(()),
         }
     }
@@ -65,7 +69,9 @@ impl<'a> Object<'a> {
 
     pub(super) fn exactly(&mut self, key: &'static str, text: &str) -> Result<(), Unreadable> {
         let what = format!("{text:?}, which is what this version reads");
-        self.read(key, &what, |value| (value.as_str() == Some(text)).then_some(()))
+        self.read(key, &what, |value| {
+            (value.as_str() == Some(text)).then_some(())
+        })
     }
 
     pub(super) fn text(&mut self, key: &'static str) -> Result<&'a str, Unreadable> {
@@ -73,7 +79,10 @@ impl<'a> Object<'a> {
     }
 
     /// Text, or null.
-    pub(super) fn text_or_null(&mut self, key: &'static str) -> Result<Option<&'a str>, Unreadable> {
+    pub(super) fn text_or_null(
+        &mut self,
+        key: &'static str,
+    ) -> Result<Option<&'a str>, Unreadable> {
         self.read(key, "text", |value| match value {
             Value::Null => Some(None),
             value => value.as_str().map(Some),
