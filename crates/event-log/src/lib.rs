@@ -3,7 +3,7 @@
 //! - Ingest claims partitions ([`stream`]) and appends batches to them ([`append`]).
 //! - Operators look at generations and open new ones ([`generation`]).
 //! - Projectors and the CLI read ([`read`]), always below the horizon.
-//! - The CLI looks for what was changed by hand ([`verify`]).
+//! - The CLI looks for what was changed by hand ([`verify`]), and seals days ([`seal`]).
 //! - Every process checks the schema ([`schema`]) and classes faults ([`fault`]) the same way.
 //!
 //! How an append works: the stream row is locked, what to do with each record is decided by a pure
@@ -27,6 +27,8 @@ pub mod read;
 pub mod record;
 mod run_cache;
 pub mod schema;
+pub mod seal;
+mod server_time;
 mod staging;
 pub mod stream;
 pub mod transaction;
