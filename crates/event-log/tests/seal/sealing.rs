@@ -10,7 +10,7 @@ use run_events::seal::{Head, Seal, merkle};
 use sqlx::{Connection, PgConnection};
 
 use crate::support::database::{Database, WAITING_FOR_A_LOCK, pool, with_database};
-use crate::{DAYS, day, heads, log, run, seal_days, tamper};
+use crate::{DAYS, Log, day, heads, log, run, seal_days, tamper};
 
 /// (run, runSeq, events) of each head of a day.
 async fn shape(database: &Database, heads: &DayHeads) -> BTreeSet<(String, i64, u64)> {
@@ -182,7 +182,7 @@ async fn open_batch(database: &Database) -> PgConnection {
     let mut batch = PgConnection::connect_with(&database.options).await.unwrap();
     let statements = "BEGIN;
         SELECT 1 FROM event_log.stream WHERE partition = 0 FOR UPDATE;
-        INSERT INTO event_log.event SELECT run_no, 6, stream_id, 100, emitted_at, '2001-01-01 23:59:59.999999Z'::timestamptz,
+        INSERT INTO event_log.event SELECT run_no, 3, stream_id, 100, emitted_at, '2001-01-01 23:59:59.999999Z'::timestamptz,
           gen_random_uuid(), 1, 1, sha256('x'), content_digest, sha256('y'), tenant_id, event_type, project_id,
           environment_id, plan_id, plan_version, step_id, payload
         FROM event_log.event JOIN event_log.run r USING (run_no, tenant_id) WHERE run_id = 'target' AND run_seq = 2";
@@ -196,7 +196,12 @@ const COMMIT: &str = "UPDATE event_log.stream SET next_offset = 101, appended = 
 #[tokio::test]
 async fn a_batch_that_began_before_the_end_of_the_day_is_waited_for_and_sealed() {
     with_database(async |database| {
-        log(&database).await;
+        let mut first = Log {
+            database: &database,
+            next: [0, 0],
+        };
+        first.append(0, "acme", "target", 1, "2001-01-01 12:00:00").await;
+        first.append(0, "acme", "target", 2, "2001-01-01 12:00:01").await;
         let mut batch = open_batch(&database).await;
         let mut connection = database.pool.acquire().await.unwrap();
         let refused = seal::ended(&mut connection, day(DAYS[0]), Duration::from_millis(200)).await;
@@ -211,7 +216,7 @@ async fn a_batch_that_began_before_the_end_of_the_day_is_waited_for_and_sealed()
         database.wait_until(true, WAITING_FOR_A_LOCK).await;
         sqlx::raw_sql(COMMIT).execute(&mut batch).await.unwrap();
         let sealed = sealing.await.unwrap();
-        assert_eq!((sealed[0].runs, sealed[0].events), (2, 5));
+        assert_eq!((sealed[0].runs, sealed[0].events), (1, 3));
         let findings = seal::day(&mut connection, &sealed[0], &Progress::default()).await.unwrap();
         assert_eq!(findings, []);
         // Nothing is held: the next batch goes on.
