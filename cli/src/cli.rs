@@ -7,7 +7,7 @@ use service::exit::Exit;
 use crate::app::App;
 use crate::commands::{
     audit, completions, config_show, dlq, doctor, events, migrate, publish, rebuild, runs,
-    simulate, status, stream, verify, wait_schema,
+    simulate, status, stream, tenant, verify, wait_schema,
 };
 use crate::output::Format;
 
@@ -58,6 +58,8 @@ enum Command {
     #[command(subcommand)]
     Stream(stream::Command),
     Rebuild(rebuild::Args),
+    #[command(subcommand)]
+    Tenant(tenant::Command),
     Verify(verify::Args),
     #[command(subcommand)]
     Audit(audit::Command),
@@ -94,6 +96,7 @@ impl Cli {
             Command::Events(command) => events::run(&command, &app).await,
             Command::Dlq(command) => dlq::run(&command, &app).await,
             Command::Stream(command) => stream::run(&command, &app).await,
+            Command::Tenant(command) => tenant::run(&command, &app).await,
             Command::Verify(args) => verify::run(&args, &app).await,
             Command::Audit(command) => audit::run(&command, &app).await,
             Command::Rebuild(args) => rebuild::run(&args, &app).await,

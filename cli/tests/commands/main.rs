@@ -16,4 +16,5 @@ mod simulate;
 mod status;
 mod streams;
 mod support;
+mod tenants;
 mod verify;

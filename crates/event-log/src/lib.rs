@@ -1,10 +1,11 @@
 //! The canonical log in PostgreSQL. The only owner of the schema `event_log` and its SQL.
 //!
 //! - Ingest claims partitions ([`stream`]) and appends batches to them ([`append`]).
-//! - Operators look at generations and open new ones ([`generation`]).
+//! - Operators look at generations and open new ones ([`generation`]), and say who sees which tenants ([`tenants`]).
 //! - Projectors and the CLI read ([`read`]), always below the horizon.
 //! - The CLI looks for what was changed by hand ([`verify`]), and seals days ([`seal`]).
-//! - Every process checks the schema ([`schema`]) and classes faults ([`fault`]) the same way.
+//! - Every process checks the schema ([`schema`]), ingest and the projectors their login too ([`start`]), and classes faults
+//!   ([`fault`]) the same way.
 //!
 //! How an append works: the stream row is locked, what to do with each record is decided by a pure
 //! function ([`decide`]) from what is known of the records' runs, and events, dead letters and the
@@ -30,7 +31,9 @@ pub mod schema;
 pub mod seal;
 mod server_time;
 mod staging;
+pub mod start;
 pub mod stream;
+pub mod tenants;
 pub mod transaction;
 pub mod verify;
 

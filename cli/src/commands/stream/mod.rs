@@ -63,15 +63,6 @@ fn place(text: &str) -> Result<Place, String> {
         .ok_or_else(|| "must be a topic and the number of a partition, as run-events/1".to_owned())
 }
 
-/// Why an operator acts, as the audit keeps it.
-fn reason(text: &str) -> Result<String, String> {
-    let text = text.trim();
-    if text.is_empty() || text.len() > 1024 || text.contains(char::is_control) {
-        return Err("must be a line of 1 to 1024 bytes that says why".to_owned());
-    }
-    Ok(text.to_owned())
-}
-
 /// The open generation of a partition.
 async fn open_generation(pool: &PgPool, place: &Place) -> anyhow::Result<Generation> {
     let filter = GenerationFilter {
@@ -94,7 +85,7 @@ async fn read(pool: &PgPool, filter: GenerationFilter<'_>) -> anyhow::Result<Vec
 
 #[cfg(test)]
 mod tests {
-    use super::{Place, place, reason};
+    use super::{Place, place};
 
     #[test]
     fn a_partition_is_a_topic_and_a_number() {
@@ -113,14 +104,6 @@ mod tests {
             "",
         ] {
             assert!(place(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_reason_says_something_on_one_line() {
-        assert_eq!(reason(" a disk died ").as_deref(), Ok("a disk died"));
-        for text in ["", "  ", "two\nlines", &"x".repeat(1025)] {
-            assert!(reason(text).is_err(), "{text}");
         }
     }
 }
