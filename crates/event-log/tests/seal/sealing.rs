@@ -89,6 +89,23 @@ async fn a_day_has_the_highest_event_of_each_of_its_runs_wherever_it_came_throug
 }
 
 #[tokio::test]
+async fn a_later_stream_s_lower_event_of_the_same_day_is_not_the_head() {
+    with_database(async |database| {
+        let mut log = Log {
+            database: &database,
+            next: [0, 0],
+        };
+        log.append(0, "acme", "crossed", 1, "2001-01-05 01:00:00").await;
+        log.append(1, "acme", "crossed", 2, "2001-01-05 03:00:00").await;
+        log.append(0, "acme", "crossed", 3, "2001-01-05 02:00:00").await;
+        let heads = heads(&database, "2001-01-05").await;
+        let expected = BTreeSet::from([("crossed".to_owned(), 3, 3)]);
+        assert_eq!(shape(&database, &heads).await, expected);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn days_are_sealed_one_after_the_other_without_a_day_left_out() {
     with_database(async |database| {
         log(&database).await;
