@@ -7,6 +7,7 @@ mod audit;
 mod dead_letters;
 mod exit_codes;
 mod log;
+mod protection;
 mod publish;
 mod rebuild;
 mod runs;

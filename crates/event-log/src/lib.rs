@@ -3,7 +3,8 @@
 //! - Ingest claims partitions ([`stream`]) and appends batches to them ([`append`]).
 //! - Operators look at generations and open new ones ([`generation`]), and say who sees which tenants ([`tenants`]).
 //! - Projectors and the CLI read ([`read`]), always below the horizon.
-//! - The CLI looks for what was changed by hand ([`verify`]), and seals days ([`seal`]).
+//! - The CLI looks for what was changed by hand ([`verify`]), seals days ([`seal`]), and looks whether what protects the
+//!   log stands ([`protection`]).
 //! - Every process checks the schema ([`schema`]), ingest and the projectors their login too ([`start`]), and classes faults
 //!   ([`fault`]) the same way.
 //!
@@ -22,6 +23,7 @@ pub mod generation;
 mod insert;
 pub mod inspect;
 mod known;
+pub mod protection;
 #[cfg(test)]
 mod protocol_model;
 pub mod read;

@@ -95,9 +95,12 @@ async fn a_later_stream_s_lower_event_of_the_same_day_is_not_the_head() {
             database: &database,
             next: [0, 0],
         };
-        log.append(0, "acme", "crossed", 1, "2001-01-05 01:00:00").await;
-        log.append(1, "acme", "crossed", 2, "2001-01-05 03:00:00").await;
-        log.append(0, "acme", "crossed", 3, "2001-01-05 02:00:00").await;
+        log.append(0, "acme", "crossed", 1, "2001-01-05 01:00:00")
+            .await;
+        log.append(1, "acme", "crossed", 2, "2001-01-05 03:00:00")
+            .await;
+        log.append(0, "acme", "crossed", 3, "2001-01-05 02:00:00")
+            .await;
         let heads = heads(&database, "2001-01-05").await;
         let expected = BTreeSet::from([("crossed".to_owned(), 3, 3)]);
         assert_eq!(shape(&database, &heads).await, expected);
