@@ -6,8 +6,8 @@ use service::exit::Exit;
 
 use crate::app::App;
 use crate::commands::{
-    completions, config_show, dlq, doctor, events, migrate, publish, rebuild, runs, simulate,
-    status, stream, tenant, verify, wait_schema,
+    audit, completions, config_show, dlq, doctor, events, migrate, publish, rebuild, runs,
+    simulate, status, stream, tenant, verify, wait_schema,
 };
 use crate::output::Format;
 
@@ -62,6 +62,8 @@ enum Command {
     Tenant(tenant::Command),
     Verify(verify::Args),
     #[command(subcommand)]
+    Audit(audit::Command),
+    #[command(subcommand)]
     Config(config_show::Command),
     Doctor(doctor::Args),
     Completions(completions::Args),
@@ -73,6 +75,11 @@ impl Cli {
     /// # Errors
     /// Whatever kept it from its end; the chain decides the exit code.
     pub async fn run(self) -> anyhow::Result<Exit> {
+        if let Command::Audit(command) = &self.command
+            && let Some(done) = audit::run_alone(command, self.output)
+        {
+            return done;
+        }
         let app = match self.command {
             // These two say something useful without a configuration that loads.
             Command::Completions(args) => return completions::run(&args),
@@ -91,6 +98,7 @@ impl Cli {
             Command::Stream(command) => stream::run(&command, &app).await,
             Command::Tenant(command) => tenant::run(&command, &app).await,
             Command::Verify(args) => verify::run(&args, &app).await,
+            Command::Audit(command) => audit::run(&command, &app).await,
             Command::Rebuild(args) => rebuild::run(&args, &app).await,
             Command::Config(config_show::Command::Show) => config_show::run(&app),
             Command::Completions(_) | Command::Doctor(_) => Ok(Exit::Done),

@@ -1,5 +1,6 @@
 //! The commands, one module each. Each has its arguments, and a `run` that returns the exit code.
 
+pub(crate) mod audit;
 pub(crate) mod completions;
 pub(crate) mod config_show;
 pub(crate) mod dlq;

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod audit;
 mod dead_letters;
 mod exit_codes;
 mod log;

@@ -46,6 +46,10 @@ async fn doctor_names_what_protects_the_log_and_is_gone() {
             "event_log.run has no trigger that is always on and checks TRUNCATE",
         ),
         (
+            "DROP TRIGGER sealed_head_row_is_immutable ON event_log.sealed_head",
+            "event_log.sealed_head has no trigger that is always on and checks DELETE of a row",
+        ),
+        (
             "CREATE TABLE read_model.forgotten (tenant_id text); ALTER TABLE read_model.forgotten OWNER TO runlog_owner",
             "read_model.forgotten has no row-level security that is forced",
         ),

@@ -3,7 +3,8 @@
 //! - Ingest claims partitions ([`stream`]) and appends batches to them ([`append`]).
 //! - Operators look at generations and open new ones ([`generation`]), and say who sees which tenants ([`tenants`]).
 //! - Projectors and the CLI read ([`read`]), always below the horizon.
-//! - The CLI looks for what was changed by hand ([`verify`]), and whether what protects the log stands ([`protection`]).
+//! - The CLI looks for what was changed by hand ([`verify`]), seals days ([`seal`]), and looks whether what protects the
+//!   log stands ([`protection`]).
 //! - Every process checks the schema ([`schema`]), ingest and the projectors their login too ([`start`]), and classes faults
 //!   ([`fault`]) the same way.
 //!
@@ -30,6 +31,8 @@ pub mod read;
 pub mod record;
 mod run_cache;
 pub mod schema;
+pub mod seal;
+mod server_time;
 mod staging;
 pub mod start;
 pub mod stream;

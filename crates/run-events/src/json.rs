@@ -79,9 +79,14 @@ fn unreadable(error: &serde_json::Error, seen: &Seen, text: &str) -> Rejection {
 /// # Errors
 /// Where the text is not JSON, repeats a key or is nested too deep.
 pub fn value(text: &str) -> serde_json::Result<Value> {
+    value_within(text, MAX_NESTING)
+}
+
+/// The same with another number of levels.
+pub(crate) fn value_within(text: &str, levels: usize) -> serde_json::Result<Value> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     deserializer.disable_recursion_limit();
-    let value = any_value(MAX_NESTING, &mut deserializer)?;
+    let value = any_value(levels, &mut deserializer)?;
     deserializer.end().map(|()| value)
 }
 

@@ -3,7 +3,8 @@
 //! Everything that has to be the same on every machine lives here, and every other crate calls it:
 //! the envelope and its validation ([`envelope`]), the wire form ([`json`]), the idempotency key
 //! ([`idempotency_key`]), the digests ([`digest`]), the state machines ([`state`]) and the fold of a
-//! run's events into its state ([`fold`], [`run_state`]) with its resumable [`snapshot`].
+//! run's events into its state ([`fold`], [`run_state`]) with its resumable [`snapshot`], and what a day is
+//! sealed with ([`seal`]).
 
 pub mod digest;
 pub mod envelope;
@@ -14,6 +15,7 @@ pub mod json;
 mod json_value;
 pub mod rejection;
 pub mod run_state;
+pub mod seal;
 pub mod snapshot;
 pub mod state;
 pub mod time;

@@ -44,7 +44,7 @@ pub(crate) async fn run(command: Command, app: &App) -> anyhow::Result<Exit> {
 /// # Errors
 /// That there is no such run in the scope, in the same words whether it is absent or another
 /// tenant's; or that several tenants have one.
-async fn tenant_of(
+pub(crate) async fn tenant_of(
     connection: &mut PgConnection,
     scope: &Scope,
     run_id: &str,

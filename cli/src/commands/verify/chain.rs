@@ -22,6 +22,8 @@ pub(super) struct Report {
     runs: u64,
     events: u64,
     streams: u64,
+    /// Days that were sealed.
+    seals: u64,
     findings: u64,
     /// Of all runs' last events, 64 hexadecimal digits.
     digest: String,
@@ -65,6 +67,9 @@ enum Named {
     },
     StreamId {
         stream_id: i64,
+    },
+    Day {
+        day: chrono::NaiveDate,
     },
 }
 
@@ -161,6 +166,7 @@ fn report(found: &Found) -> Report {
         runs: found.runs,
         events: found.events,
         streams: found.streams,
+        seals: found.seals,
         findings: found.findings.count(),
         digest: found.heads.to_string(),
         found: found.findings.by_kind().map(of_kind).collect(),
@@ -181,6 +187,7 @@ fn line(finding: &Finding) -> Line {
             generation,
         },
         Place::StreamId(stream_id) => Named::StreamId { stream_id },
+        Place::Day(day) => Named::Day { day },
     };
     Line {
         place,
@@ -190,11 +197,12 @@ fn line(finding: &Finding) -> Line {
 }
 
 pub(super) fn table(report: &Report, output: &Output) -> String {
-    let mut table = output.table(&["RUNS", "EVENTS", "STREAMS", "FINDINGS", "DIGEST"]);
+    let mut table = output.table(&["RUNS", "EVENTS", "STREAMS", "SEALS", "FINDINGS", "DIGEST"]);
     table.add_row(vec![
         report.runs.to_string(),
         report.events.to_string(),
         report.streams.to_string(),
+        report.seals.to_string(),
         report.findings.to_string(),
         report.digest.clone(),
     ]);

@@ -25,9 +25,9 @@ Runs beside everything else: it reads in short snapshots and writes only tempora
 found; docs/operations.md says what each finding means.
 
 --chain reads the whole log, computes every digest anew and compares the events with the ledger. It finds what was
-edited, deleted, moved or added by hand. It cannot know what a superuser did who computed the chain and the ledger anew
-as well, nor an edit of persistedAt that keeps the order. Its digest is that of all runs' last events: the same log
-gives the same one, always.
+edited, deleted, moved or added by hand. Days that were sealed (`runlog audit seal`) are compared with their seals: that
+finds, too, who computed the chain and the ledger anew, and of one who computed the seals anew as well, a seal that was
+kept outside tells. Its digest is that of all runs' last events: the same log gives the same one, always.
 
 --projections compares each run up to the event that the projection has come to. Tables of sums over many runs are not
 compared; `runlog rebuild` does that. The digest is that of all rows that the fold gives."

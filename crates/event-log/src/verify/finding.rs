@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use chrono::NaiveDate;
+
 /// Findings of each kind that are kept; the others are only counted.
 pub const TOLD: usize = 20;
 
@@ -30,6 +32,10 @@ pub enum Kind {
     PersistedAt,
     /// Events of a stream that the ledger does not have.
     Stream,
+    /// A day is not what was sealed.
+    SealDiffers,
+    /// The seals do not follow on each other.
+    SealChain,
 }
 
 impl Kind {
@@ -46,6 +52,8 @@ impl Kind {
             Self::Offset => "offset",
             Self::PersistedAt => "persisted_at",
             Self::Stream => "stream",
+            Self::SealDiffers => "seal_differs",
+            Self::SealChain => "seal_chain",
         }
     }
 }
@@ -73,6 +81,8 @@ pub enum Place {
     },
     /// A stream that has no name, only a number.
     StreamId(i64),
+    /// The seal of a day.
+    Day(NaiveDate),
 }
 
 impl fmt::Display for Place {
@@ -87,6 +97,7 @@ impl fmt::Display for Place {
                 generation,
             } => write!(f, "{topic}/{partition} generation {generation}"),
             Self::StreamId(number) => write!(f, "stream number {number}"),
+            Self::Day(day) => write!(f, "seal of {day}"),
         }
     }
 }
@@ -102,7 +113,7 @@ pub struct Finding {
     pub at: Option<i64>,
     /// What is wrong, in words.
     pub what: String,
-    /// Number of the run or stream: what findings are sorted by.
+    /// Number of the run, stream or day: what findings are sorted by.
     pub(crate) number: i64,
 }
 

@@ -6,8 +6,8 @@
 use sqlx::{FromRow, PgConnection};
 
 use super::finding::{Finding, Kind, Place};
-use super::row::ServerTime;
 use super::{Found, Progress};
+use crate::server_time::ServerTime;
 
 /// Events that are read at once. They are narrow.
 const PAGE: i64 = 20_000;

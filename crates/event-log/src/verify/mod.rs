@@ -3,9 +3,10 @@
 //!
 //! Every run is read once in runSeq order ([`log`]) and judged by a pure part ([`run`]): the sequence,
 //! each content digest, each link of the chain. Every stream is read once in offset order and compared
-//! with its row in the ledger ([`ledger`]). All is read in short statements that are right whatever is
-//! appended meanwhile. Somebody with a superuser's rights who computes the chains *and* the ledger anew
-//! is not found.
+//! with its row in the ledger ([`ledger`]); days that were sealed are compared with their seals
+//! ([`seals`]). All is read in short statements that are right whatever is appended meanwhile. Somebody
+//! with a superuser's rights who computes the chains *and* the ledger anew is found where days were
+//! sealed; who computes the seals anew as well, by a seal that was kept outside.
 
 mod applied;
 mod finding;
@@ -16,6 +17,7 @@ mod row;
 mod run;
 #[cfg(test)]
 mod run_tests;
+mod seals;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
@@ -28,6 +30,8 @@ pub use finding::{Finding, Findings, Kind, Place, TOLD};
 pub use heads::Heads;
 use ledger::Stream;
 use log::LogReader;
+
+use crate::seal::{self, Stored};
 
 /// Run numbers that a worker takes at once.
 const RUNS: i64 = 200;
@@ -43,6 +47,8 @@ pub struct Found {
     pub events: u64,
     /// Streams that were compared with the ledger.
     pub streams: u64,
+    /// Days that were compared with their seals.
+    pub seals: u64,
     /// What is wrong.
     pub findings: Findings,
     /// Of all runs' heads.
@@ -56,29 +62,33 @@ impl Found {
         self.runs += other.runs;
         self.events += other.events;
         self.streams += other.streams;
+        self.seals += other.seals;
         self.findings.extend(other.findings);
         self.heads.merge(other.heads);
         self.empty_runs.extend(other.empty_runs);
     }
 }
 
-/// How far a verification is. Every event is read twice: in its run, and in its stream.
+/// How far a verification is. Every event is read twice, in its run and in its stream, and once more where
+/// its day was sealed.
 #[derive(Debug, Default)]
 pub struct Progress {
     total: AtomicI64,
     judged: AtomicI64,
     counted: AtomicI64,
+    of_days: seal::Progress,
 }
 
 impl Progress {
-    /// Readings that there were to do when it began: twice the events of the log.
+    /// Readings that there were to do when it began.
     pub fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed).unsigned_abs()
     }
 
     /// Readings that are done.
     pub fn done(&self) -> u64 {
-        self.events() + self.counted.load(Ordering::Relaxed).unsigned_abs()
+        let counted = self.counted.load(Ordering::Relaxed).unsigned_abs();
+        self.events() + counted + self.of_days.events()
     }
 
     /// Events whose digests were computed.
@@ -101,6 +111,8 @@ struct Work {
     next_run: AtomicI64,
     streams: Vec<Stream>,
     next_stream: AtomicUsize,
+    seals: Vec<Stored>,
+    next_seal: AtomicUsize,
     progress: Arc<Progress>,
 }
 
@@ -128,16 +140,20 @@ pub async fn verify(
 ) -> Result<Found, sqlx::Error> {
     let mut connection = connect(options).await?;
     let streams = ledger::streams(&mut connection).await?;
-    let total: i64 = streams.iter().map(|stream| stream.appended).sum();
+    let seals = seal::seals(&mut connection, None).await?;
     progress
         .total
-        .store(total.saturating_mul(2), Ordering::Relaxed);
+        .store(readings(&streams, &seals), Ordering::Relaxed);
+    let mut found = Found::default();
+    seals::chain(&seals, &mut found);
     let (first_run, last_run) = run_numbers(&mut connection).await?;
     let work = Arc::new(Work {
         last_run,
         next_run: AtomicI64::new(first_run.saturating_sub(1)),
         streams,
         next_stream: AtomicUsize::new(0),
+        seals,
+        next_seal: AtomicUsize::new(0),
         progress: Arc::clone(progress),
     });
     let mut tasks = tokio::task::JoinSet::new();
@@ -145,7 +161,6 @@ pub async fn verify(
         let (options, work) = (options.clone(), Arc::clone(&work));
         tasks.spawn(async move { worker(&options, &work).await });
     }
-    let mut found = Found::default();
     while let Some(ended) = tasks.join_next().await {
         let ended = ended.map_err(|error| sqlx::Error::Protocol(error.to_string()))?;
         found.merge(ended?);
@@ -153,6 +168,14 @@ pub async fn verify(
     ledger::unknown_streams(&mut connection, &mut found).await?;
     unexplained(&mut connection, &mut found).await?;
     Ok(found)
+}
+
+fn readings(streams: &[Stream], seals: &[Stored]) -> i64 {
+    let of_streams: i64 = streams.iter().map(|stream| stream.appended).sum();
+    let of_days = seals.iter().map(|stored| stored.written.seal.events);
+    let of_days = of_days.fold(0_u64, u64::saturating_add);
+    let of_days = i64::try_from(of_days).unwrap_or(i64::MAX);
+    of_streams.saturating_mul(2).saturating_add(of_days)
 }
 
 async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
@@ -176,7 +199,7 @@ async fn run_numbers(connection: &mut PgConnection) -> Result<(i64, i64), sqlx::
     .await
 }
 
-/// Takes ranges of runs, then streams, until there are no more.
+/// Takes ranges of runs, then streams, then sealed days, until there are no more.
 async fn worker(options: &PgConnectOptions, work: &Work) -> Result<Found, sqlx::Error> {
     let mut connection = connect(options).await?;
     let mut found = Found::default();
@@ -195,6 +218,13 @@ async fn worker(options: &PgConnectOptions, work: &Work) -> Result<Found, sqlx::
             break;
         };
         ledger::stream(&mut connection, stream, &work.progress, &mut found).await?;
+    }
+    loop {
+        let next = work.next_seal.fetch_add(1, Ordering::Relaxed);
+        let Some(stored) = work.seals.get(next) else {
+            break;
+        };
+        seals::day(&mut connection, stored, &work.progress.of_days, &mut found).await?;
     }
     connection.close().await?;
     Ok(found)

@@ -2,40 +2,13 @@
 //! nothing in them is trusted to have its form.
 
 use run_events::digest::Content;
-use run_events::{Digest, IdempotencyKey, Micros, json};
+use run_events::{Digest, IdempotencyKey, json};
 use serde_json::Value;
-use sqlx::error::BoxDynError;
-use sqlx::postgres::{PgRow, PgTypeInfo, PgValueRef};
-use sqlx::{Decode, Postgres, Row, Type};
+use sqlx::Row;
+use sqlx::postgres::PgRow;
 
 use super::run::Event;
-
-/// A timestamptz as the server counts it: microseconds since 2000-01-01, `infinity` included, which
-/// the driver's own type cannot hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ServerTime(i64);
-
-/// 2000-01-01T00:00:00Z.
-const SERVER_EPOCH: i64 = 946_684_800_000_000;
-
-impl From<ServerTime> for Micros {
-    fn from(time: ServerTime) -> Self {
-        Self(time.0.wrapping_add(SERVER_EPOCH))
-    }
-}
-
-impl Type<Postgres> for ServerTime {
-    fn type_info() -> PgTypeInfo {
-        <chrono::DateTime<chrono::Utc> as Type<Postgres>>::type_info()
-    }
-}
-
-impl Decode<'_, Postgres> for ServerTime {
-    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
-        // Results of prepared statements are binary.
-        Ok(Self(i64::from_be_bytes(value.as_bytes()?.try_into()?)))
-    }
-}
+use crate::server_time::ServerTime;
 
 /// The event of a row.
 pub(super) fn event(row: &PgRow) -> Result<Event, sqlx::Error> {
