@@ -7,6 +7,7 @@
 pub mod by_run;
 pub mod metrics;
 pub mod projection;
+pub mod retention;
 mod rows;
 mod run_stats;
 mod run_status;

@@ -1,7 +1,7 @@
 //! The canonical log in PostgreSQL. The only owner of the schema `event_log` and its SQL.
 //!
 //! - Ingest claims partitions ([`stream`]) and appends batches to them ([`append`]).
-//! - Operators look at generations and open new ones ([`generation`]).
+//! - Operators look at generations and open new ones ([`generation`]), and retire runs ([`retention`]).
 //! - Projectors and the CLI read ([`read`]), always below the horizon.
 //! - The CLI looks for what was changed by hand ([`verify`]).
 //! - Every process checks the schema ([`schema`]) and classes faults ([`fault`]) the same way.
@@ -25,6 +25,7 @@ mod known;
 mod protocol_model;
 pub mod read;
 pub mod record;
+pub mod retention;
 mod run_cache;
 pub mod schema;
 mod staging;

@@ -104,6 +104,23 @@ pub async fn stream_events(
         .await
 }
 
+/// How many events of a stream were taken out of the log, with their runs. A reader that begins now does not
+/// meet them.
+///
+/// # Errors
+/// The database's.
+pub async fn retired_events(
+    connection: &mut PgConnection,
+    stream_id: i64,
+) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT coalesce(sum(events), 0)::bigint FROM event_log.retired_events WHERE stream_id = $1",
+    )
+    .bind(stream_id)
+    .fetch_one(connection)
+    .await
+}
+
 /// Up to `limit` events of one run with `from <= runSeq <= to`, in runSeq order.
 ///
 /// # Errors

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use super::{TOLD, Verified, counted};
 
 /// The tables of one version.
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     schema: String,
     tables: Vec<Table>,
     /// The one with a row per run, which says how far the run was folded.
@@ -52,7 +52,7 @@ pub async fn tables(
 
 impl Scratch {
     /// Makes them, as temporary tables: they shadow the live ones where the search path says so.
-    pub(super) async fn make(
+    pub(crate) async fn make(
         connection: &mut PgConnection,
         schema: &str,
     ) -> Result<Self, sqlx::Error> {
@@ -80,7 +80,7 @@ impl Scratch {
     }
 
     /// From here on the transaction finds these tables by their names, as a batch finds the live ones.
-    pub(super) async fn enter(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    pub(crate) async fn enter(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         // The digest is of the rows as text, which must not depend on the session.
         sqlx::raw_sql("SET LOCAL search_path = pg_temp; SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO'")
             .execute(connection)

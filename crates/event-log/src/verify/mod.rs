@@ -5,13 +5,14 @@
 //! each content digest, each link of the chain. Every stream is read once in offset order and compared
 //! with its row in the ledger ([`ledger`]). All is read in short statements that are right whatever is
 //! appended meanwhile. Somebody with a superuser's rights who computes the chains *and* the ledger anew
-//! is not found.
+//! is not found. Runs that were retired are judged by their tombstones ([`retired`]).
 
 mod applied;
 mod finding;
 mod heads;
 mod ledger;
 mod log;
+mod retired;
 mod row;
 mod run;
 #[cfg(test)]
@@ -43,9 +44,11 @@ pub struct Found {
     pub events: u64,
     /// Streams that were compared with the ledger.
     pub streams: u64,
+    /// Runs that were retired: the log has their tombstones.
+    pub retired: u64,
     /// What is wrong.
     pub findings: Findings,
-    /// Of all runs' heads.
+    /// Of all runs' heads, the retired ones' included: retention does not change it.
     pub heads: Heads,
     /// Runs without events, not yet explained.
     empty_runs: Vec<i64>,
@@ -56,6 +59,7 @@ impl Found {
         self.runs += other.runs;
         self.events += other.events;
         self.streams += other.streams;
+        self.retired += other.retired;
         self.findings.extend(other.findings);
         self.heads.merge(other.heads);
         self.empty_runs.extend(other.empty_runs);
@@ -127,6 +131,7 @@ pub async fn verify(
     progress: &Arc<Progress>,
 ) -> Result<Found, sqlx::Error> {
     let mut connection = connect(options).await?;
+    retired::hold(&mut connection).await?;
     let streams = ledger::streams(&mut connection).await?;
     let total: i64 = streams.iter().map(|stream| stream.appended).sum();
     progress
@@ -152,6 +157,8 @@ pub async fn verify(
     }
     ledger::unknown_streams(&mut connection, &mut found).await?;
     unexplained(&mut connection, &mut found).await?;
+    retired::runs(&mut connection, &mut found).await?;
+    connection.close().await?;
     Ok(found)
 }
 
@@ -200,7 +207,7 @@ async fn worker(options: &PgConnectOptions, work: &Work) -> Result<Found, sqlx::
     Ok(found)
 }
 
-/// Runs without events that no dead letter explains. What the log cannot tell apart stays unsaid: a run
+/// Runs without events that no tombstone and no dead letter explains. What the log cannot tell apart stays unsaid: a run
 /// whose events were deleted and of which a record was refused, too.
 async fn unexplained(connection: &mut PgConnection, found: &mut Found) -> Result<(), sqlx::Error> {
     found.empty_runs.sort_unstable();
