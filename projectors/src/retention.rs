@@ -103,7 +103,9 @@ impl Ended<'_> {
             .collect();
         let mut candidates = retention::candidates(connection, &names).await?;
         for candidate in &mut candidates {
-            let is_late = candidate.last_persisted_at.is_some_and(|at| at >= self.before);
+            let is_late = candidate
+                .last_persisted_at
+                .is_some_and(|at| at >= self.before);
             if candidate.obstacle.is_none() && is_late {
                 candidate.obstacle = Some("it has had an event since".to_owned());
             }

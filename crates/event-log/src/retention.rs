@@ -28,8 +28,7 @@ pub async fn candidates(
     connection: &mut PgConnection,
     runs: &[(&str, &str)],
 ) -> Result<Vec<Candidate>, sqlx::Error> {
-    let numbers =
-        known::run_numbers(connection, include_str!("sql/run_numbers.sql"), runs).await?;
+    let numbers = known::run_numbers(connection, include_str!("sql/run_numbers.sql"), runs).await?;
     let numbers: Vec<i64> = numbers.into_values().collect();
     sqlx::query_as(
         "SELECT run_no, head_seq, last_persisted_at, obstacle FROM event_log.retirable($1) ORDER BY run_no",
