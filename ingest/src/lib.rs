@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use event_log::schema;
+use event_log::start::{self, Role};
 use event_log::stream::Claimant;
 use service::config::{Config, ConfigError, LoadedConfig};
 use service::database::{self, START_WAIT};
@@ -180,11 +180,12 @@ pub async fn run(config: &Config, shutdown: CancellationToken) -> anyhow::Result
     Ok(())
 }
 
-/// Waits a while for the database to answer, and checks its schema; false = shut down before that.
+/// Waits a while for the database to answer, and checks its schema and our login; false = shut down before that.
 async fn wait_for_schema(shared: &Shared, shutdown: &CancellationToken) -> anyhow::Result<bool> {
     let usable = async {
         database::wait_reachable(&shared.pool, &shared.config.database, START_WAIT).await?;
-        schema::check_within(&shared.pool, START_WAIT).await?;
+        let allow = shared.config.database.allow_powerful_login;
+        start::check(&shared.pool, Role::Ingest, allow, START_WAIT).await?;
         anyhow::Ok(())
     };
     tokio::select! {

@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
+use event_log::start::{self, Role};
 use service::config::{Config, ConfigError, LoadedConfig, Source};
 use service::database;
 use service::health::Health;
@@ -91,10 +92,11 @@ pub async fn run(config: &Config, shutdown: CancellationToken) -> anyhow::Result
     Ok(())
 }
 
-/// The database answers and has this build's schema.
+/// The database answers, has this build's schema, and our login may do what it should.
 async fn usable(pool: &PgPool, config: &Config) -> anyhow::Result<()> {
     database::wait_reachable(pool, &config.database, database::START_WAIT).await?;
-    event_log::schema::check_within(pool, database::START_WAIT).await?;
+    let allow = config.database.allow_powerful_login;
+    start::check(pool, Role::Projector, allow, database::START_WAIT).await?;
     Ok(())
 }
 

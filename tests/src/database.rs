@@ -3,6 +3,7 @@
 //! Called by [`crate::Pipeline`] and by tests that need no Kafka topic.
 
 use crate::environment::{Environment, run_to_end, said, unique_name};
+use crate::roles::{self, Role};
 use anyhow::{Context, Result, ensure};
 use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor};
@@ -48,7 +49,7 @@ impl Database {
         })
     }
 
-    /// A new database after `runlog migrate`.
+    /// A new database after `runlog migrate`, with a login for each role.
     ///
     /// # Errors
     /// Where PostgreSQL refuses or the command fails.
@@ -65,7 +66,14 @@ impl Database {
             output.status,
             said(&output)
         );
+        roles::make_logins(&database.admin_url).await?;
         Ok(database)
+    }
+
+    /// Its URL for a role's login.
+    #[must_use]
+    pub fn url_of(&self, role: Role) -> String {
+        role.url(&self.url)
     }
 }
 

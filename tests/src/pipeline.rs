@@ -9,6 +9,7 @@ use crate::oracle::log::{Appended, Log};
 use crate::oracle::table::{Table, differences, report};
 use crate::oracle::{Produced, expect, fold, log, stats, timeline};
 use crate::process::Process;
+use crate::roles::Role;
 use crate::topic::Topic;
 use crate::wait::wait_until;
 use anyhow::{Context, Result, ensure};
@@ -69,14 +70,17 @@ impl Pipeline {
         Ok(std::fs::write(&self.configuration, configuration)?)
     }
 
-    /// A program with the settings of this deployment.
+    /// A program with the settings of this deployment and the login of its role.
     #[must_use]
     pub fn program(&self, name: &str) -> Command {
         let mut command = self.environment.program(name);
         command
             .arg("--config")
             .arg(&self.configuration)
-            .env("RUNLOG_DATABASE__URL", &self.database.url)
+            .env(
+                "RUNLOG_DATABASE__URL",
+                self.database.url_of(Role::of_program(name)),
+            )
             .env("RUNLOG_KAFKA__BOOTSTRAP_SERVERS", &self.environment.kafka)
             .env("RUNLOG_INGEST__GROUP_ID", &self.group)
             .env(

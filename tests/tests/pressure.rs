@@ -12,7 +12,7 @@ use runlog_tests::chaos::servers::Servers;
 use runlog_tests::generator::{Intent, Record, generate};
 use runlog_tests::oracle::Produced;
 use runlog_tests::threads::Held;
-use runlog_tests::{Environment, Pipeline, Process, wait_until};
+use runlog_tests::{Environment, Pipeline, Process, Role, wait_until};
 use uuid::Uuid;
 
 const SOON: Duration = Duration::from_secs(120);
@@ -48,7 +48,8 @@ fn bulky(numbers: std::ops::Range<usize>) -> Vec<Record> {
 
 /// Ingest behind a proxy before PostgreSQL, with small bounds.
 async fn behind_proxy(pipeline: &Pipeline, settings: &[(&str, &str)]) -> (Proxy, Process) {
-    let (before, rest) = pipeline.database.url.split_once('@').unwrap();
+    let url = pipeline.database.url_of(Role::Ingest);
+    let (before, rest) = url.split_once('@').unwrap();
     let (host, name) = rest.split_once('/').unwrap();
     let target: SocketAddr = host.parse().unwrap();
     let proxy = Proxy::start(0, target).await.unwrap();

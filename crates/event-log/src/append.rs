@@ -7,6 +7,7 @@
 //! transaction of its own.
 
 mod once;
+mod tenants;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
@@ -16,6 +17,8 @@ use crate::fence;
 use crate::record::{Batch, Outcome, Part};
 use crate::run_cache::RunCache;
 use crate::stream::Claim;
+
+use tenants::NotedTenants;
 
 /// What became of a batch.
 #[derive(Debug)]
@@ -106,6 +109,7 @@ impl AppendError {
 pub struct StreamWriter {
     claim: Claim,
     cache: RunCache,
+    tenants: NotedTenants,
     waits: bool,
     /// Records in a transaction, at most: all of a batch, unless one took too long. Grows back slowly.
     limit: usize,
@@ -119,6 +123,7 @@ impl StreamWriter {
         Self {
             claim,
             cache: RunCache::new(),
+            tenants: NotedTenants::default(),
             waits: true,
             limit: usize::MAX,
             tried: 0,

@@ -122,8 +122,22 @@ pub(crate) async fn dead_letters(
     Ok(())
 }
 
+/// Notes tenants that have something in the stream: what an analyst may know of it hangs on that.
+pub(crate) async fn stream_tenants(
+    connection: &mut PgConnection,
+    stream_id: i64,
+    tenants: &[&str],
+) -> Result<(), sqlx::Error> {
+    sqlx::query(include_str!("sql/insert_stream_tenants.sql"))
+        .bind(stream_id)
+        .bind(tenants)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// A dead letter must never fail itself: an id that the database cannot hold is left out.
-fn owner(id: &Option<String>) -> Option<&str> {
+pub(crate) fn owner(id: &Option<String>) -> Option<&str> {
     id.as_deref().filter(|id| is_storable(id))
 }
 

@@ -4,7 +4,8 @@
 //! - Operators look at generations and open new ones ([`generation`]), and retire runs ([`retention`]).
 //! - Projectors and the CLI read ([`read`]), always below the horizon.
 //! - The CLI looks for what was changed by hand ([`verify`]).
-//! - Every process checks the schema ([`schema`]) and classes faults ([`fault`]) the same way.
+//! - Every process checks the schema ([`schema`]), ingest and the projectors their login too ([`start`]), and classes faults
+//!   ([`fault`]) the same way.
 //!
 //! How an append works: the stream row is locked, what to do with each record is decided by a pure
 //! function ([`decide`]) from what is known of the records' runs, and events, dead letters and the
@@ -29,6 +30,7 @@ pub mod retention;
 mod run_cache;
 pub mod schema;
 mod staging;
+pub mod start;
 pub mod stream;
 pub mod transaction;
 pub mod verify;

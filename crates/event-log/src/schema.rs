@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::fault::{FaultClass, classify, sqlstate};
 
-/// Between two tries to read the version.
+/// Between two tries to ask.
 const PAUSE: Duration = Duration::from_millis(200);
 
 static MIGRATOR: Migrator = sqlx::migrate!("../../migrations");
@@ -29,6 +29,13 @@ pub enum SchemaError {
     /// The database could not be asked.
     #[error("cannot read the schema version")]
     Database(#[from] sqlx::Error),
+}
+
+impl SchemaError {
+    /// Whether the database could not be asked, and may be asked again.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Database(error) if classify(error) == FaultClass::Environment)
+    }
 }
 
 /// One applied migration.
@@ -79,15 +86,16 @@ pub async fn check_within(pool: &PgPool, within: Duration) -> Result<(), SchemaE
     let deadline = Instant::now() + within;
     loop {
         match check(pool).await {
-            Err(SchemaError::Database(error))
-                if classify(&error) == FaultClass::Environment && Instant::now() < deadline =>
-            {
-                tracing::info!(%error, "waiting until the schema version can be read");
-                sleep(PAUSE).await;
-            }
+            Err(error) if error.may_pass() && Instant::now() < deadline => pause(&error).await,
             answer => return answer,
         }
     }
+}
+
+/// What happens between two tries to ask a database that cannot be asked.
+pub(crate) async fn pause(error: &(dyn std::error::Error + Send + Sync)) {
+    tracing::info!(%error, "waiting until the database can be asked");
+    sleep(PAUSE).await;
 }
 
 async fn applied_version(pool: &PgPool) -> Result<i64, sqlx::Error> {

@@ -5,6 +5,7 @@
 use super::schedule::{INGEST, Kind, Plan, Protocol};
 use super::servers::Servers;
 use crate::environment::{Environment, run_to_end, said, unique_name};
+use crate::roles::{self, Role};
 use crate::topic::Topic;
 use anyhow::{Result, ensure};
 use std::path::{Path, PathBuf};
@@ -55,13 +56,16 @@ impl Deployment {
             database,
         };
         let mut migrate = deployment.command("runlog");
-        migrate.arg("migrate");
+        migrate
+            .arg("migrate")
+            .env("RUNLOG_DATABASE__URL", &deployment.url);
         let output = run_to_end(migrate).await?;
         ensure!(
             output.status.success(),
             "`runlog migrate` failed: {}",
             said(&output)
         );
+        roles::make_logins(&servers.environment.database_url).await?;
         Ok(deployment)
     }
 
@@ -88,7 +92,10 @@ impl Deployment {
         command
             .arg("--config")
             .arg(&self.configuration)
-            .env("RUNLOG_DATABASE__URL", &self.url)
+            .env(
+                "RUNLOG_DATABASE__URL",
+                Role::of_program(program).url(&self.url),
+            )
             .env("RUNLOG_KAFKA__BOOTSTRAP_SERVERS", &self.kafka)
             .env("RUNLOG_INGEST__GROUP_ID", &self.group)
             .env(

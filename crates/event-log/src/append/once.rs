@@ -107,7 +107,13 @@ impl StreamWriter {
                 self.checked(&mut transaction, part, prepared).await?
             }
         };
+        let new_tenants = self.tenants.new_in(prepared);
+        if !new_tenants.is_empty() {
+            let stream_id = self.claim.stream_id;
+            insert::stream_tenants(transaction.connection(), stream_id, &new_tenants).await?;
+        }
         transaction.commit().await?;
+        self.tenants.note(new_tenants);
         if let Some(learned) = written.learned {
             staging::learn(&mut self.cache, prepared, learned, part.end);
         }

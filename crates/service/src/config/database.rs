@@ -34,6 +34,9 @@ pub struct DatabaseConfig {
     /// that hangs can hold its locks. 1 ms to 24 h, default 30s.
     #[serde(with = "duration")]
     pub idle_in_transaction_timeout: Duration,
+    /// Lets ingest and projectors start with a login that may do more than they should, such as a superuser. For
+    /// development only. Default false.
+    pub allow_powerful_login: bool,
     /// Where `url` came from, for messages. Not a key: the loader fills it in.
     #[serde(skip)]
     pub url_source: Source,
@@ -49,6 +52,7 @@ impl Default for DatabaseConfig {
             statement_timeout: Duration::from_secs(30),
             lock_timeout: Duration::from_secs(10),
             idle_in_transaction_timeout: Duration::from_secs(30),
+            allow_powerful_login: false,
             url_source: Source::Default,
         }
     }

@@ -113,6 +113,7 @@ fn without_any_layer_every_key_shows_its_documented_default() {
         .map(|e| (e.key.as_str(), e.value.as_str()))
         .collect();
     let expected = [
+        ("database.allow_powerful_login", "false"),
         ("database.connect_timeout", "5s"),
         ("database.idle_in_transaction_timeout", "30s"),
         ("database.lock_timeout", "10s"),
