@@ -6,8 +6,8 @@ use service::exit::Exit;
 
 use crate::app::App;
 use crate::commands::{
-    completions, config_show, dlq, doctor, events, migrate, publish, rebuild, runs, simulate,
-    status, stream, verify, wait_schema,
+    completions, config_show, dlq, doctor, events, migrate, publish, rebuild, retire, runs,
+    simulate, status, stream, verify, wait_schema,
 };
 use crate::output::Format;
 
@@ -58,6 +58,7 @@ enum Command {
     #[command(subcommand)]
     Stream(stream::Command),
     Rebuild(rebuild::Args),
+    Retire(retire::Args),
     Verify(verify::Args),
     #[command(subcommand)]
     Config(config_show::Command),
@@ -89,6 +90,7 @@ impl Cli {
             Command::Stream(command) => stream::run(&command, &app).await,
             Command::Verify(args) => verify::run(&args, &app).await,
             Command::Rebuild(args) => rebuild::run(&args, &app).await,
+            Command::Retire(args) => retire::run(&args, &app).await,
             Command::Config(config_show::Command::Show) => config_show::run(&app),
             Command::Completions(_) | Command::Doctor(_) => Ok(Exit::Done),
         }
@@ -158,6 +160,10 @@ mod tests {
             "runlog stream resume run-events/0 --at soon --dry-run",
             "runlog stream rewind run-events/0 --dry-run",
             "runlog stream rewind run-events/0 --to latest --dry-run",
+            "runlog retire --all-tenants --dry-run",
+            "runlog retire --all-tenants --older-than 1d",
+            "runlog retire --all-tenants --older-than 1d --ended-before 2025-01-01 --dry-run",
+            "runlog retire --all-tenants --ended-before yesterday --dry-run",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).err();
             assert_eq!(error.map(|e| e.exit_code()), Some(2), "{line}");

@@ -8,6 +8,7 @@ pub(crate) mod events;
 pub(crate) mod migrate;
 pub(crate) mod publish;
 pub(crate) mod rebuild;
+pub(crate) mod retire;
 pub(crate) mod runs;
 pub(crate) mod simulate;
 pub(crate) mod status;

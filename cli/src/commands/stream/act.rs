@@ -1,7 +1,7 @@
 //! Carries a plan out: asks where something is given up, opens the generation, says what was done.
 //! Called by `stream resume` and `stream rewind`.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 use clap::CommandFactory;
 use clap::error::ErrorKind;
@@ -11,7 +11,7 @@ use service::exit::Exit;
 use sqlx::PgPool;
 
 use super::plan::Plan;
-use super::{Place, open_generation, reason};
+use super::{Place, agreed, open_generation, reason};
 use crate::Cli;
 use crate::app::App;
 use crate::database::{connect, failed};
@@ -115,7 +115,7 @@ pub(super) async fn carry_out(
         audit_id: None,
     };
     if !args.dry_run {
-        if plan.gives_up() && !args.yes && !agreed(act, plan, app)? {
+        if plan.gives_up() && !args.yes && !shown_and_agreed(act, plan, app)? {
             note("Nothing was changed.");
             return Ok(Exit::Problem);
         }
@@ -132,19 +132,12 @@ pub(super) async fn carry_out(
     Ok(Exit::Done)
 }
 
-/// Whether somebody at a terminal says yes. Without one nobody can be asked.
-fn agreed(act: Act, plan: &Plan, app: &App) -> anyhow::Result<bool> {
-    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return Err(usage(format!(
-            "{}: look at it with --dry-run, and say --yes if it is what you want",
-            plan.given_up()
-        )));
+/// Shows the plan to somebody at a terminal, and asks.
+fn shown_and_agreed(act: Act, plan: &Plan, app: &App) -> anyhow::Result<bool> {
+    if std::io::stderr().is_terminal() {
+        note(plan.table(act.title(), &app.output));
     }
-    note(plan.table(act.title(), &app.output));
-    let _ = write!(std::io::stderr(), "{}. Go on? [y/N] ", plan.given_up());
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    agreed(&plan.given_up())
 }
 
 async fn open(

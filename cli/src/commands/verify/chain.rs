@@ -22,6 +22,8 @@ pub(super) struct Report {
     runs: u64,
     events: u64,
     streams: u64,
+    /// Runs that were retired.
+    retired: u64,
     findings: u64,
     /// Of all runs' last events, 64 hexadecimal digits.
     digest: String,
@@ -161,6 +163,7 @@ fn report(found: &Found) -> Report {
         runs: found.runs,
         events: found.events,
         streams: found.streams,
+        retired: found.retired,
         findings: found.findings.count(),
         digest: found.heads.to_string(),
         found: found.findings.by_kind().map(of_kind).collect(),
@@ -190,11 +193,12 @@ fn line(finding: &Finding) -> Line {
 }
 
 pub(super) fn table(report: &Report, output: &Output) -> String {
-    let mut table = output.table(&["RUNS", "EVENTS", "STREAMS", "FINDINGS", "DIGEST"]);
+    let mut table = output.table(&["RUNS", "EVENTS", "STREAMS", "RETIRED", "FINDINGS", "DIGEST"]);
     table.add_row(vec![
         report.runs.to_string(),
         report.events.to_string(),
         report.streams.to_string(),
+        report.retired.to_string(),
         report.findings.to_string(),
         report.digest.clone(),
     ]);
