@@ -102,10 +102,86 @@ ALTER TABLE event_log.retired_run ENABLE ALWAYS TRIGGER retired_run_row_is_immut
 ALTER TABLE event_log.retired_events ENABLE ALWAYS TRIGGER retired_events_are_append_only;
 ALTER TABLE event_log.retired_events ENABLE ALWAYS TRIGGER retired_events_row_is_immutable;
 
+-- ---------------------------------------------------------------- erasures
+
+CREATE TABLE event_log.erased_run (
+  run_no    bigint NOT NULL REFERENCES event_log.run,
+  audit_id  bigint NOT NULL REFERENCES event_log.audit,
+  tenant_id text COLLATE "C" NOT NULL,
+  run_id    text COLLATE "C" NOT NULL,
+  up_to_seq bigint NOT NULL CHECK (up_to_seq >= 1),
+  payloads  bigint NOT NULL CHECK (payloads >= 0),
+  erased_at timestamptz NOT NULL,
+  xid       xid8 NOT NULL,
+  PRIMARY KEY (run_no, audit_id)
+);
+CREATE INDEX erased_run_of_act ON event_log.erased_run (xid);
+COMMENT ON TABLE event_log.erased_run IS
+  'The runs whose payloads were erased, append-only. Written by event_log.erase_payloads (runlog erase).';
+COMMENT ON COLUMN event_log.erased_run.run_no IS 'The run, as event_log.run numbers it.';
+COMMENT ON COLUMN event_log.erased_run.audit_id IS 'The act, as event_log.audit numbers it.';
+COMMENT ON COLUMN event_log.erased_run.tenant_id IS 'The tenant that owns the run.';
+COMMENT ON COLUMN event_log.erased_run.run_id IS 'The run''s id; unique within its tenant.';
+COMMENT ON COLUMN event_log.erased_run.up_to_seq IS
+  'runSeq of the last event that there was: the payloads of later ones are there.';
+COMMENT ON COLUMN event_log.erased_run.payloads IS 'How many events had a payload until then.';
+COMMENT ON COLUMN event_log.erased_run.erased_at IS 'When.';
+COMMENT ON COLUMN event_log.erased_run.xid IS 'The transaction of the act: in it alone a payload can become NULL.';
+
+-- As a tombstone does.
+CREATE FUNCTION event_log.fill_erasure() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  NEW.xid := pg_current_xact_id();
+  NEW.erased_at := clock_timestamp();
+  SELECT r.tenant_id, r.run_id INTO NEW.tenant_id, NEW.run_id FROM event_log.run r WHERE r.run_no = NEW.run_no;
+  SELECT max(e.run_seq), count(*) FILTER (WHERE e.payload IS NOT NULL) INTO NEW.up_to_seq, NEW.payloads
+  FROM event_log.event e WHERE e.run_no = NEW.run_no;
+  IF NEW.up_to_seq IS NULL THEN
+    RAISE EXCEPTION 'the run with number % has no events: there is nothing to erase', NEW.run_no
+      USING ERRCODE = 'object_not_in_prerequisite_state';
+  END IF;
+  IF NOT EXISTS (SELECT FROM event_log.audit a WHERE a.audit_id = NEW.audit_id AND a.at >= transaction_timestamp()) THEN
+    RAISE EXCEPTION 'payloads are erased only with a row in event_log.audit that is written in the same transaction'
+      USING ERRCODE = 'object_not_in_prerequisite_state';
+  END IF;
+  RETURN NEW;
+END $$;
+COMMENT ON FUNCTION event_log.fill_erasure() IS 'Trigger: an erasure takes everything but run_no and audit_id from the log.';
+CREATE TRIGGER erased_run_is_true BEFORE INSERT ON event_log.erased_run
+  FOR EACH ROW EXECUTE FUNCTION event_log.fill_erasure();
+
+CREATE FUNCTION event_log.refuse_half_erased() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF EXISTS (SELECT FROM event_log.event e
+             WHERE e.run_no = NEW.run_no AND e.run_seq <= NEW.up_to_seq AND e.payload IS NOT NULL) THEN
+    RAISE EXCEPTION 'the run with number % is recorded as erased, and payloads of it are left', NEW.run_no
+      USING ERRCODE = 'check_violation', SCHEMA = 'event_log', TABLE = 'erased_run';
+  END IF;
+  RETURN NULL;
+END $$;
+COMMENT ON FUNCTION event_log.refuse_half_erased() IS 'Trigger: an erasure that is recorded has taken place.';
+CREATE CONSTRAINT TRIGGER erased_run_is_whole AFTER INSERT ON event_log.erased_run
+  DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION event_log.refuse_half_erased();
+
+CREATE TRIGGER erased_run_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON event_log.erased_run
+  FOR EACH STATEMENT EXECUTE FUNCTION event_log.refuse_change();
+CREATE TRIGGER erased_run_row_is_immutable BEFORE UPDATE OR DELETE ON event_log.erased_run
+  FOR EACH ROW EXECUTE FUNCTION event_log.refuse_change();
+ALTER TABLE event_log.erased_run ENABLE ALWAYS TRIGGER erased_run_is_whole;
+ALTER TABLE event_log.erased_run ENABLE ALWAYS TRIGGER erased_run_is_append_only;
+ALTER TABLE event_log.erased_run ENABLE ALWAYS TRIGGER erased_run_row_is_immutable;
+
+ALTER TABLE event_log.dead_letter ADD COLUMN erased_at timestamptz;
+COMMENT ON COLUMN event_log.dead_letter.erased_at IS
+  'When its key, value, headers and detail were erased (runlog erase); NULL = they were not.';
+
 -- ---------------------------------------------------------------- what the log lets through
 
--- As refuse_change(), but for the events that the transaction's own tombstones are of. The statement trigger refuses
--- even a statement that meets no row, unless the transaction has written a tombstone.
+-- As refuse_change(), but for the events that the transaction's own tombstones and erasures are of; of the latter nothing
+-- but the payload changes, and it becomes NULL. The statement trigger refuses even a statement that meets no row, unless
+-- the transaction has written such a record.
 CREATE FUNCTION event_log.refuse_event_change() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -116,6 +192,18 @@ BEGIN
       END IF;
     ELSIF EXISTS (SELECT FROM event_log.retired_run t WHERE t.run_no = OLD.run_no AND t.xid = pg_current_xact_id()) THEN
       RETURN OLD;
+    END IF;
+  ELSIF TG_OP = 'UPDATE' AND TG_LEVEL = 'STATEMENT' THEN
+    IF EXISTS (SELECT FROM event_log.erased_run x WHERE x.xid = pg_current_xact_id()) THEN
+      RETURN NULL;
+    END IF;
+  ELSIF TG_OP = 'UPDATE' THEN
+    IF EXISTS (SELECT FROM event_log.erased_run x
+               WHERE x.run_no = OLD.run_no AND x.xid = pg_current_xact_id() AND OLD.run_seq <= x.up_to_seq) THEN
+      OLD.payload := NULL;
+      IF NEW IS NOT DISTINCT FROM OLD THEN
+        RETURN NEW;
+      END IF;
     END IF;
   END IF;
   RAISE EXCEPTION '% of %.% is refused: the log is append-only', TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME
@@ -135,8 +223,10 @@ ALTER TABLE event_log.event ENABLE ALWAYS TRIGGER event_row_is_immutable;
 
 -- ---------------------------------------------------------------- what the owner's functions see
 
-SELECT event_log.secure_table('event_log.retired_run');
+SELECT event_log.secure_table(t) FROM unnest(ARRAY['event_log.retired_run', 'event_log.erased_run']::regclass[]) AS t;
 CREATE POLICY acts_of_operators ON event_log.retired_run TO runlog_owner USING (true) WITH CHECK (true);
+CREATE POLICY acts_of_operators ON event_log.erased_run TO runlog_owner USING (true) WITH CHECK (true);
+CREATE POLICY acts_of_operators ON event_log.dead_letter TO runlog_owner USING (true) WITH CHECK (true);
 CREATE POLICY acts_of_operators ON event_log.event TO runlog_owner USING (true) WITH CHECK (true);
 CREATE POLICY acts_of_operators ON event_log.run TO runlog_owner USING (true) WITH CHECK (true);
 CREATE POLICY acts_of_operators ON read_model.parked_run TO runlog_owner USING (true) WITH CHECK (true);
@@ -408,16 +498,120 @@ END $$;
 COMMENT ON FUNCTION event_log.retire_runs IS
   'Takes whole ended runs out of the log and the read models, with a tombstone of each; audited. For `runlog retire`.';
 
+-- ---------------------------------------------------------------- erasure
+
+-- Takes the payloads of all events of these runs away, and returns the act's number in event_log.audit. content_digest, and
+-- with it the chain and the dedup, stays. The read models still have what they made of the payloads: the caller replaces
+-- their rows in the same transaction (read_model.replace_rows), for which no rebuild may begin meanwhile.
+-- Locks: the versions of the projections; the events.
+CREATE FUNCTION event_log.erase_payloads(run_nos bigint[], by_operator text, why text) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+  act bigint;
+BEGIN
+  LOCK TABLE read_model.projection_version IN SHARE MODE;
+  INSERT INTO event_log.audit (operator, action, subject, reason)
+  SELECT by_operator, 'run.erase',
+         left(CASE WHEN count(*) = 1 THEN min(r.tenant_id || '/' || r.run_id)
+                   ELSE count(*) || ' runs of tenant ' || string_agg(DISTINCT r.tenant_id, ', ') END, 128), why
+  FROM event_log.run r WHERE r.run_no = ANY (run_nos)
+  RETURNING audit_id INTO act;
+  INSERT INTO event_log.erased_run (run_no, audit_id)
+  SELECT run_no, act FROM unnest(run_nos) AS run_no ORDER BY run_no;
+  UPDATE event_log.event e SET payload = NULL
+  FROM event_log.erased_run x
+  WHERE x.audit_id = act AND x.run_no = ANY (run_nos)
+    AND e.run_no = x.run_no AND e.run_seq <= x.up_to_seq AND e.payload IS NOT NULL;
+  RETURN act;
+END $$;
+COMMENT ON FUNCTION event_log.erase_payloads IS
+  'Makes the payloads of runs NULL; their digests stay. Audited. For `runlog erase`, which rewrites the read models with it.';
+
+-- Takes away what the dead letters of a tenant, or of one of its runs, hold of the records; returns the act's number in
+-- event_log.audit, and how many they were; no row = there was nothing to erase.
+CREATE FUNCTION event_log.erase_dead_letters(of_tenant text, of_run text, by_operator text, why text)
+RETURNS TABLE (audit_id bigint, dead_letters bigint)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  act bigint;
+  erased bigint;
+BEGIN
+  IF NOT EXISTS (SELECT FROM event_log.dead_letter d
+                 WHERE d.tenant_id = of_tenant AND (of_run IS NULL OR d.run_id = of_run) AND d.erased_at IS NULL) THEN
+    RETURN;
+  END IF;
+  INSERT INTO event_log.audit AS a (operator, action, subject, reason)
+  VALUES (by_operator, 'dead_letter.erase', left(of_tenant || coalesce('/' || of_run, ''), 128), why)
+  RETURNING a.audit_id INTO act;
+  UPDATE event_log.dead_letter d
+  SET key = NULL, value = NULL, headers = '[]', status = 'discarded', erased_at = clock_timestamp(),
+      detail = format('erased on request: event_log.audit %s', act)
+  WHERE d.tenant_id = of_tenant AND (of_run IS NULL OR d.run_id = of_run) AND d.erased_at IS NULL;
+  GET DIAGNOSTICS erased = ROW_COUNT;
+  RETURN QUERY SELECT act, erased;
+END $$;
+COMMENT ON FUNCTION event_log.erase_dead_letters IS
+  'Erases key, value, headers and detail of a tenant''s or a run''s dead letters; audited. For `runlog erase`.';
+
+-- Replaces the rows of these runs in a table of a version: only of runs whose payloads this transaction has erased. Each new
+-- row is the text of a row of that table.
+CREATE FUNCTION read_model.replace_rows(of_projection text, of_version integer, of_table text, run_nos bigint[], new_rows text[])
+RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+  target regclass;
+  columns text;
+  inserted bigint;
+BEGIN
+  SELECT c.oid, string_agg(format('%I', a.attname), ', ' ORDER BY a.attnum) FILTER (WHERE a.attgenerated = '') INTO target, columns
+  FROM read_model.projection_version v
+  JOIN pg_class c ON c.relnamespace = read_model.version_schema(v.projection, v.version)::regnamespace
+                 AND c.relkind = 'r' AND c.relname = of_table
+  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+  WHERE v.projection = of_projection AND v.version = of_version
+  GROUP BY c.oid
+  HAVING bool_or(a.attname = 'run_id');
+  IF target IS NULL THEN
+    RAISE EXCEPTION 'version % of % has no table % with rows of runs', of_version, of_projection, of_table
+      USING ERRCODE = 'undefined_table';
+  END IF;
+  IF EXISTS (SELECT FROM unnest(run_nos) AS run_no
+             WHERE NOT EXISTS (SELECT FROM event_log.erased_run x WHERE x.run_no = run_no.run_no AND x.xid = pg_current_xact_id())) THEN
+    RAISE EXCEPTION 'rows are replaced only where the same transaction has erased the run''s payloads'
+      USING ERRCODE = 'object_not_in_prerequisite_state';
+  END IF;
+  EXECUTE format('DELETE FROM %s t USING event_log.run r
+                  WHERE r.run_no = ANY ($1) AND t.tenant_id = r.tenant_id AND t.run_id = r.run_id', target) USING run_nos;
+  EXECUTE format('INSERT INTO %1$s (%2$s)
+                  SELECT %3$s FROM (SELECT n::%1$s AS new FROM unnest($2) n) n
+                  JOIN event_log.run r ON r.tenant_id = (new).tenant_id AND r.run_id = (new).run_id AND r.run_no = ANY ($1)',
+                 target, columns, (SELECT string_agg('(new).' || c, ', ') FROM unnest(string_to_array(columns, ', ')) c))
+    USING run_nos, new_rows;
+  GET DIAGNOSTICS inserted = ROW_COUNT;
+  IF inserted <> cardinality(new_rows) THEN
+    RAISE EXCEPTION '% of % rows are of other runs', cardinality(new_rows) - inserted, cardinality(new_rows)
+      USING ERRCODE = 'data_exception';
+  END IF;
+END $$;
+COMMENT ON FUNCTION read_model.replace_rows IS 'For `runlog erase`: rows of runs whose payloads the same transaction has erased.';
+
 -- ---------------------------------------------------------------- grants
 
 GRANT SELECT ON event_log.retired_run TO runlog_ingest, runlog_projector, runlog_operator, runlog_backup;
+GRANT SELECT ON event_log.erased_run TO runlog_operator, runlog_backup;
 GRANT SELECT ON event_log.retired_events TO runlog_projector, runlog_operator, runlog_backup;
 GRANT SELECT ON read_model.retired_run_hourly, read_model.retired_step_daily TO runlog_operator, runlog_backup;
 REVOKE EXECUTE ON FUNCTION read_model.make_next_version(text) FROM runlog_operator;
 REVOKE EXECUTE ON FUNCTION event_log.fill_tombstone(), event_log.refuse_half_retired(), event_log.refuse_event_change(),
   read_model.begin_rebuild(text), event_log.retirable(bigint[]), read_model.forget_runs(bigint[]),
-  event_log.retire_runs(bigint[], bigint[], jsonb, text, text) FROM PUBLIC;
+  event_log.retire_runs(bigint[], bigint[], jsonb, text, text), event_log.fill_erasure(), event_log.refuse_half_erased(),
+  event_log.erase_payloads(bigint[], text, text), event_log.erase_dead_letters(text, text, text, text),
+  read_model.replace_rows(text, integer, text, bigint[], text[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION read_model.begin_rebuild(text), event_log.retirable(bigint[]),
-  event_log.retire_runs(bigint[], bigint[], jsonb, text, text) TO runlog_operator;
+  event_log.retire_runs(bigint[], bigint[], jsonb, text, text), event_log.erase_payloads(bigint[], text, text),
+  event_log.erase_dead_letters(text, text, text, text), read_model.replace_rows(text, integer, text, bigint[], text[])
+  TO runlog_operator;
 
 RESET ROLE;

@@ -1,7 +1,8 @@
 //! The canonical log in PostgreSQL. The only owner of the schema `event_log` and its SQL.
 //!
 //! - Ingest claims partitions ([`stream`]) and appends batches to them ([`append`]).
-//! - Operators look at generations and open new ones ([`generation`]), and retire runs ([`retention`]).
+//! - Operators look at generations and open new ones ([`generation`]), retire runs ([`retention`]), and
+//!   erase payloads ([`erasure`]).
 //! - Projectors and the CLI read ([`read`]), always below the horizon.
 //! - The CLI looks for what was changed by hand ([`verify`]).
 //! - Every process checks the schema ([`schema`]), ingest and the projectors their login too ([`start`]), and classes faults
@@ -16,6 +17,7 @@ pub mod append;
 mod checked;
 mod committed;
 mod decide;
+pub mod erasure;
 pub mod fault;
 mod fence;
 pub mod generation;

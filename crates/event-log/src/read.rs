@@ -170,6 +170,22 @@ pub async fn runs_between(
     .await
 }
 
+/// The runs with these numbers, by number.
+///
+/// # Errors
+/// The database's.
+pub async fn runs_of(
+    connection: &mut PgConnection,
+    run_nos: &[i64],
+) -> Result<Vec<LoggedRun>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT run_no, tenant_id, run_id FROM event_log.run WHERE run_no = ANY ($1) ORDER BY run_no",
+    )
+    .bind(run_nos)
+    .fetch_all(connection)
+    .await
+}
+
 /// The highest run number; 0 where there is no run.
 ///
 /// # Errors

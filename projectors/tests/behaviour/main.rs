@@ -7,6 +7,7 @@ mod by_hand;
 mod catalogue;
 mod determinism;
 mod each;
+mod erasure;
 mod fold;
 mod gaps;
 mod guide;

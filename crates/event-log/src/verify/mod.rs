@@ -46,6 +46,8 @@ pub struct Found {
     pub streams: u64,
     /// Runs that were retired: the log has their tombstones.
     pub retired: u64,
+    /// Events whose payloads were erased: their contents cannot be compared with their digests.
+    pub erased: u64,
     /// What is wrong.
     pub findings: Findings,
     /// Of all runs' heads, the retired ones' included: retention does not change it.
@@ -60,6 +62,7 @@ impl Found {
         self.events += other.events;
         self.streams += other.streams;
         self.retired += other.retired;
+        self.erased += other.erased;
         self.findings.extend(other.findings);
         self.heads.merge(other.heads);
         self.empty_runs.extend(other.empty_runs);
