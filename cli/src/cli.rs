@@ -6,8 +6,13 @@ use service::exit::Exit;
 
 use crate::app::App;
 use crate::commands::{
+<<<<<<< HEAD
     completions, config_show, dlq, doctor, events, migrate, publish, rebuild, retire, runs,
     simulate, status, stream, verify, wait_schema,
+=======
+    completions, config_show, dlq, doctor, events, migrate, publish, rebuild, runs, simulate,
+    status, stream, tenant, verify, wait_schema,
+>>>>>>> main
 };
 use crate::output::Format;
 
@@ -58,7 +63,12 @@ enum Command {
     #[command(subcommand)]
     Stream(stream::Command),
     Rebuild(rebuild::Args),
+<<<<<<< HEAD
     Retire(retire::Args),
+=======
+    #[command(subcommand)]
+    Tenant(tenant::Command),
+>>>>>>> main
     Verify(verify::Args),
     #[command(subcommand)]
     Config(config_show::Command),
@@ -88,6 +98,7 @@ impl Cli {
             Command::Events(command) => events::run(&command, &app).await,
             Command::Dlq(command) => dlq::run(&command, &app).await,
             Command::Stream(command) => stream::run(&command, &app).await,
+            Command::Tenant(command) => tenant::run(&command, &app).await,
             Command::Verify(args) => verify::run(&args, &app).await,
             Command::Rebuild(args) => rebuild::run(&args, &app).await,
             Command::Retire(args) => retire::run(&args, &app).await,

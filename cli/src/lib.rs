@@ -3,7 +3,7 @@
 //!
 //! One module per command under [`commands`]; what they share is beside it: the command line
 //! ([`cli`]), what a command gets ([`app`]), how it writes ([`output`], [`format`], [`progress`]),
-//! whose data it may read ([`scope`]), and how it reaches [`database`] and [`kafka`]. Data goes to
+//! whose data it may read ([`scope`]), why somebody acts ([`reason`]), and how it reaches [`database`] and [`kafka`]. Data goes to
 //! stdout, notes and progress to stderr. Calls event-log for the log and reads the read models.
 
 mod app;
@@ -14,6 +14,7 @@ mod format;
 mod kafka;
 mod output;
 mod progress;
+mod reason;
 mod scope;
 
 use std::process::ExitCode;

@@ -13,5 +13,6 @@ pub(crate) mod runs;
 pub(crate) mod simulate;
 pub(crate) mod status;
 pub(crate) mod stream;
+pub(crate) mod tenant;
 pub(crate) mod verify;
 pub(crate) mod wait_schema;

@@ -15,4 +15,5 @@ mod simulate;
 mod status;
 mod streams;
 mod support;
+mod tenants;
 mod verify;

@@ -29,6 +29,8 @@ pub(crate) struct Place {
     pub(crate) kafka: String,
     pub(crate) database: PgConnectOptions,
     pub(crate) topic: String,
+    /// The role that the program has in the database; `None` = a superuser's rights, to migrate with.
+    role: Option<&'static str>,
 }
 
 fn required(variable: &str) -> String {
@@ -36,7 +38,7 @@ fn required(variable: &str) -> String {
         .unwrap_or_else(|_| panic!("{variable} is not set: these tests run with `make test`"))
 }
 
-fn unique(prefix: &str) -> String {
+pub(crate) fn unique(prefix: &str) -> String {
     format!("{prefix}_{}", uuid::Uuid::now_v7().simple())
 }
 
@@ -53,13 +55,15 @@ impl Place {
             kafka: required("RUNLOG_TEST_KAFKA"),
             database: server.database(&name),
             topic: unique("cli"),
+            role: None,
         }
     }
 
-    /// A database with the schema.
+    /// A database with the schema, where the program has the rights of an operator.
     pub(crate) async fn migrated() -> Self {
-        let place = Self::empty().await;
+        let mut place = Self::empty().await;
         place.runlog(&["migrate"]).done();
+        place.role = Some("runlog_operator");
         place
     }
 
@@ -100,10 +104,7 @@ impl Place {
             .args(arguments)
             .env_remove("RUNLOG_TENANT")
             .env("RUNLOG_KAFKA__BOOTSTRAP_SERVERS", &self.kafka)
-            .env(
-                "RUNLOG_DATABASE__URL",
-                self.database.to_url_lossy().as_str(),
-            )
+            .env("RUNLOG_DATABASE__URL", self.url())
             .env(
                 "RUNLOG_INGEST__TOPICS",
                 format!("[{{name={:?}}}]", self.topic),
@@ -111,6 +112,14 @@ impl Place {
             // No runlog.toml of whoever runs the tests.
             .current_dir(std::env::temp_dir());
         command
+    }
+
+    fn url(&self) -> String {
+        let mut url = self.database.to_url_lossy();
+        if let Some(role) = self.role {
+            url.query_pairs_mut().append_pair("options[role]", role);
+        }
+        url.into()
     }
 
     /// Runs the program to its end.

@@ -1,8 +1,8 @@
 //! The canonical log in PostgreSQL. The only owner of the schema `event_log` and its SQL.
 //!
 //! - Ingest claims partitions ([`stream`]) and appends batches to them ([`append`]).
-//! - Operators look at generations and open new ones ([`generation`]), retire runs ([`retention`]), and
-//!   erase payloads ([`erasure`]).
+//! - Operators look at generations and open new ones ([`generation`]), say who sees which tenants ([`tenants`]), retire
+//!   runs ([`retention`]) and erase payloads ([`erasure`]).
 //! - Projectors and the CLI read ([`read`]), always below the horizon.
 //! - The CLI looks for what was changed by hand ([`verify`]).
 //! - Every process checks the schema ([`schema`]), ingest and the projectors their login too ([`start`]), and classes faults
@@ -34,6 +34,7 @@ pub mod schema;
 mod staging;
 pub mod start;
 pub mod stream;
+pub mod tenants;
 pub mod transaction;
 pub mod verify;
 

@@ -11,12 +11,17 @@ use service::exit::Exit;
 use sqlx::PgPool;
 
 use super::plan::Plan;
+<<<<<<< HEAD
 use super::{Place, agreed, open_generation, reason};
+=======
+use super::{Place, open_generation};
+>>>>>>> main
 use crate::Cli;
 use crate::app::App;
 use crate::database::{connect, failed};
 use crate::kafka::probe::{Probe, Watermarks};
 use crate::output::note;
+use crate::reason::reason;
 
 /// What both commands take.
 #[derive(Debug, clap::Args)]

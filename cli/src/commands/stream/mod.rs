@@ -64,6 +64,7 @@ fn place(text: &str) -> Result<Place, String> {
         .ok_or_else(|| "must be a topic and the number of a partition, as run-events/1".to_owned())
 }
 
+<<<<<<< HEAD
 /// Why an operator acts, as the audit keeps it.
 pub(crate) fn reason(text: &str) -> Result<String, String> {
     let text = text.trim();
@@ -86,6 +87,8 @@ pub(crate) fn agreed(what: &str) -> anyhow::Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
+=======
+>>>>>>> main
 /// The open generation of a partition.
 async fn open_generation(pool: &PgPool, place: &Place) -> anyhow::Result<Generation> {
     let filter = GenerationFilter {
@@ -108,7 +111,7 @@ async fn read(pool: &PgPool, filter: GenerationFilter<'_>) -> anyhow::Result<Vec
 
 #[cfg(test)]
 mod tests {
-    use super::{Place, place, reason};
+    use super::{Place, place};
 
     #[test]
     fn a_partition_is_a_topic_and_a_number() {
@@ -127,14 +130,6 @@ mod tests {
             "",
         ] {
             assert!(place(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_reason_says_something_on_one_line() {
-        assert_eq!(reason(" a disk died ").as_deref(), Ok("a disk died"));
-        for text in ["", "  ", "two\nlines", &"x".repeat(1025)] {
-            assert!(reason(text).is_err(), "{text}");
         }
     }
 }
