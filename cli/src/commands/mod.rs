@@ -4,6 +4,7 @@ pub(crate) mod completions;
 pub(crate) mod config_show;
 pub(crate) mod dlq;
 pub(crate) mod doctor;
+pub(crate) mod erase;
 pub(crate) mod events;
 pub(crate) mod migrate;
 pub(crate) mod publish;

@@ -14,10 +14,11 @@ use service::exit::Exit;
 use sqlx::PgConnection;
 
 use crate::app::App;
-use crate::commands::stream::{agreed, reason};
+use crate::consent::agreed;
 use crate::database::{connect, failed};
 use crate::format::count;
 use crate::output::{Output, note, text};
+use crate::reason::reason;
 use crate::scope::{Scope, ScopeArgs};
 
 /// Retention: take runs that ended long ago out of the log and the read models, for ever

@@ -1,8 +1,6 @@
 //! Carries a plan out: asks where something is given up, opens the generation, says what was done.
 //! Called by `stream resume` and `stream rewind`.
 
-use std::io::IsTerminal;
-
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 use event_log::generation::{self, Generation, GenerationError, Operator};
@@ -11,13 +9,10 @@ use service::exit::Exit;
 use sqlx::PgPool;
 
 use super::plan::Plan;
-<<<<<<< HEAD
-use super::{Place, agreed, open_generation, reason};
-=======
 use super::{Place, open_generation};
->>>>>>> main
 use crate::Cli;
 use crate::app::App;
+use crate::consent;
 use crate::database::{connect, failed};
 use crate::kafka::probe::{Probe, Watermarks};
 use crate::output::note;
@@ -120,7 +115,7 @@ pub(super) async fn carry_out(
         audit_id: None,
     };
     if !args.dry_run {
-        if plan.gives_up() && !args.yes && !shown_and_agreed(act, plan, app)? {
+        if plan.gives_up() && !args.yes && !agreed(act, plan, app)? {
             note("Nothing was changed.");
             return Ok(Exit::Problem);
         }
@@ -138,11 +133,11 @@ pub(super) async fn carry_out(
 }
 
 /// Shows the plan to somebody at a terminal, and asks.
-fn shown_and_agreed(act: Act, plan: &Plan, app: &App) -> anyhow::Result<bool> {
-    if std::io::stderr().is_terminal() {
+fn agreed(act: Act, plan: &Plan, app: &App) -> anyhow::Result<bool> {
+    if consent::can_be_asked() {
         note(plan.table(act.title(), &app.output));
     }
-    agreed(&plan.given_up())
+    consent::agreed(&plan.given_up())
 }
 
 async fn open(

@@ -9,7 +9,6 @@ mod resume;
 mod rewind;
 
 use std::fmt;
-use std::io::{IsTerminal, Write};
 
 use anyhow::anyhow;
 use clap::Subcommand;
@@ -64,31 +63,6 @@ fn place(text: &str) -> Result<Place, String> {
         .ok_or_else(|| "must be a topic and the number of a partition, as run-events/1".to_owned())
 }
 
-<<<<<<< HEAD
-/// Why an operator acts, as the audit keeps it.
-pub(crate) fn reason(text: &str) -> Result<String, String> {
-    let text = text.trim();
-    if text.is_empty() || text.len() > 1024 || text.contains(char::is_control) {
-        return Err("must be a line of 1 to 1024 bytes that says why".to_owned());
-    }
-    Ok(text.to_owned())
-}
-
-/// Whether somebody at a terminal says yes to this. Without one nobody can be asked.
-pub(crate) fn agreed(what: &str) -> anyhow::Result<bool> {
-    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return Err(act::usage(format!(
-            "{what}: look at it with --dry-run, and say --yes if it is what you want"
-        )));
-    }
-    let _ = write!(std::io::stderr(), "{what}. Go on? [y/N] ");
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
-}
-
-=======
->>>>>>> main
 /// The open generation of a partition.
 async fn open_generation(pool: &PgPool, place: &Place) -> anyhow::Result<Generation> {
     let filter = GenerationFilter {

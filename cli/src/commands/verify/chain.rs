@@ -24,6 +24,8 @@ pub(super) struct Report {
     streams: u64,
     /// Runs that were retired.
     retired: u64,
+    /// Events whose payloads were erased: their contents cannot be compared.
+    erased: u64,
     findings: u64,
     /// Of all runs' last events, 64 hexadecimal digits.
     digest: String,
@@ -164,6 +166,7 @@ fn report(found: &Found) -> Report {
         events: found.events,
         streams: found.streams,
         retired: found.retired,
+        erased: found.erased,
         findings: found.findings.count(),
         digest: found.heads.to_string(),
         found: found.findings.by_kind().map(of_kind).collect(),
@@ -193,12 +196,15 @@ fn line(finding: &Finding) -> Line {
 }
 
 pub(super) fn table(report: &Report, output: &Output) -> String {
-    let mut table = output.table(&["RUNS", "EVENTS", "STREAMS", "RETIRED", "FINDINGS", "DIGEST"]);
+    let mut table = output.table(&[
+        "RUNS", "EVENTS", "STREAMS", "RETIRED", "ERASED", "FINDINGS", "DIGEST",
+    ]);
     table.add_row(vec![
         report.runs.to_string(),
         report.events.to_string(),
         report.streams.to_string(),
         report.retired.to_string(),
+        report.erased.to_string(),
         report.findings.to_string(),
         report.digest.clone(),
     ]);

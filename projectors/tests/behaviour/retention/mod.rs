@@ -183,10 +183,7 @@ async fn a_late_event_of_a_retired_run_is_a_dead_letter_and_never_a_second_histo
     let mut fresh = Partition::claim(&database, 1).await;
     let mut events = failed_run("old");
     events.push(event("old", "RunStarted", Some("late")));
-    assert_eq!(
-        fresh.append(&database, events).await,
-        vec![retired.clone(); 8]
-    );
+    assert_eq!(fresh.append(&database, events).await, vec![retired; 8]);
     // And remembers it.
     let again = fresh
         .append(&database, vec![event("old", "RunQueued", None)])
