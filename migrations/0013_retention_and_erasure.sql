@@ -448,7 +448,7 @@ BEGIN
   SELECT v.projection INTO refused FROM read_model.projection_version v WHERE v.state = 'building' LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION 'a rebuild of % is under way', refused.projection
-      USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Let it end, or remove the version that is being built.';
+      USING ERRCODE = 'object_in_use', HINT = 'Let it end, or remove the version that is being built.';
   END IF;
   SELECT r.run_no, coalesce(r.obstacle, 'it has had another event') AS obstacle INTO refused
   FROM unnest(run_nos, head_seqs) AS wanted (run_no, head_seq)

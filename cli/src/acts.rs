@@ -33,14 +33,15 @@ pub(crate) fn parts(runs: &[(i64, i64)], at_once: i64) -> Vec<&[(i64, i64)]> {
     parts
 }
 
-/// Carries an act out as soon as nobody is in its way.
+/// Carries an act out as soon as nobody is in its way, and returns its row of `event_log.audit`; `None` = what it was about
+/// has changed, and it was refused.
 pub(crate) async fn patiently(
     mut act: impl AsyncFnMut() -> Result<i64, ProjectionError>,
-) -> anyhow::Result<i64> {
+) -> anyhow::Result<Option<i64>> {
     let (began, mut pause, mut told) = (Instant::now(), PAUSE, false);
     loop {
         let error = match act().await {
-            Ok(audit_id) => return Ok(audit_id),
+            Ok(audit_id) => return Ok(Some(audit_id)),
             Err(error) => error,
         };
         let ProjectionError::Database { cause, doing } = error else {
@@ -64,8 +65,9 @@ pub(crate) async fn patiently(
                 "somebody was in the way for {} s ({said}); what was done before is done: run it again later",
                 PATIENCE.as_secs()
             ),
-            Some("55000") => bail!(
-                "{said}; what was done before is done: run it again, which leaves out what has to stay"
+            Some("55000") => return Ok(None),
+            Some("55006") => bail!(
+                "{said}: no run can be retired until it has ended; what was done before is done"
             ),
             _ => return Err(failed(cause, doing.trim_start_matches("cannot "))),
         }

@@ -88,20 +88,17 @@ impl Ended<'_> {
         Ok(rows.into_iter().map(name).collect())
     }
 
-    /// What the log says of these runs. One that has had an event since the time that is meant has an obstacle.
+    /// What the log says of the runs with these numbers. One that has had an event since the time that is meant has an
+    /// obstacle.
     ///
     /// # Errors
     /// The database's.
     pub async fn candidates(
         &self,
         connection: &mut PgConnection,
-        runs: &[RunName],
+        run_nos: &[i64],
     ) -> Result<Vec<Candidate>, sqlx::Error> {
-        let names: Vec<(&str, &str)> = runs
-            .iter()
-            .map(|run| (run.tenant_id.as_str(), run.run_id.as_str()))
-            .collect();
-        let mut candidates = retention::candidates(connection, &names).await?;
+        let mut candidates = retention::candidates(connection, run_nos).await?;
         for candidate in &mut candidates {
             let is_late = candidate
                 .last_persisted_at
@@ -137,8 +134,8 @@ impl Retirer {
     /// Nothing is appended for as long as the second half of it takes: a few thousand events at once are right.
     ///
     /// # Errors
-    /// The projection's, or the database's: 55P03 = somebody holds what it needs, 55000 = a run cannot be retired (any
-    /// more). Nothing was changed then, unless the answer to the commit was lost.
+    /// The projection's, or the database's: 55P03 = somebody holds what it needs, 55006 = a rebuild is under way, 55000 = a run cannot
+    /// be retired (any more). Nothing was changed then, unless the answer to the commit was lost.
     pub async fn retire(
         &self,
         connection: &mut PgConnection,

@@ -190,8 +190,10 @@ async fn payloads(
             if !report.dry_run {
                 let began = Instant::now();
                 let runs: Vec<i64> = act.iter().map(|(run_no, _)| *run_no).collect();
-                let audit_id =
-                    patiently(async || eraser.erase(connection, &runs, by).await).await?;
+                let act = patiently(async || eraser.erase(connection, &runs, by).await).await?;
+                let Some(audit_id) = act else {
+                    bail!("a run was retired meanwhile: run the command again for the others");
+                };
                 report.note(audit_id);
                 // The projections go on for as long as they stood still.
                 tokio::time::sleep(began.elapsed()).await;

@@ -20,20 +20,30 @@ pub struct Candidate {
     pub obstacle: Option<String>,
 }
 
-/// Looks these runs (tenant, run) up. Those that the log does not know are left out.
+/// The numbers of these runs (tenant, run), of those that the log knows.
+///
+/// # Errors
+/// The database's.
+pub async fn numbers(
+    connection: &mut PgConnection,
+    runs: &[(&str, &str)],
+) -> Result<Vec<i64>, sqlx::Error> {
+    let numbers = known::run_numbers(connection, include_str!("sql/run_numbers.sql"), runs).await?;
+    Ok(numbers.into_values().collect())
+}
+
+/// Looks the runs with these numbers up, in their order.
 ///
 /// # Errors
 /// The database's.
 pub async fn candidates(
     connection: &mut PgConnection,
-    runs: &[(&str, &str)],
+    run_nos: &[i64],
 ) -> Result<Vec<Candidate>, sqlx::Error> {
-    let numbers = known::run_numbers(connection, include_str!("sql/run_numbers.sql"), runs).await?;
-    let numbers: Vec<i64> = numbers.into_values().collect();
     sqlx::query_as(
         "SELECT run_no, head_seq, last_persisted_at, obstacle FROM event_log.retirable($1) ORDER BY run_no",
     )
-    .bind(numbers)
+    .bind(run_nos)
     .fetch_all(connection)
     .await
 }
@@ -43,7 +53,8 @@ pub async fn candidates(
 /// `event_log.retire_runs` describes. Returns the act's number in `event_log.audit`.
 ///
 /// # Errors
-/// The database's: 55P03 = somebody holds what it needs, 55000 = a run cannot be retired (any more).
+/// The database's: 55P03 = somebody holds what it needs, 55006 = a rebuild is under way, 55000 = a run cannot be
+/// retired (any more).
 pub async fn retire(
     connection: &mut PgConnection,
     runs: &[(i64, i64)],

@@ -177,7 +177,7 @@ async fn a_late_event_of_a_retired_run_is_a_dead_letter_and_never_a_second_histo
     ];
     assert_eq!(
         cached.append(&database, late).await,
-        [retired.clone(), Outcome::Appended { run_seq: 1 }]
+        [retired, Outcome::Appended { run_seq: 1 }]
     );
     // Who does not know it decides so before the key is looked at.
     let mut fresh = Partition::claim(&database, 1).await;

@@ -20,7 +20,12 @@ async fn two_runs() -> (Database, Partition) {
 
 async fn refused(database: &Database, runs: &[&str], why: &str) {
     let (code, message) = refusal(retire(database, runs).await);
-    assert_eq!(code, "55000", "{message}");
+    let expected = if why.contains("rebuild") {
+        "55006"
+    } else {
+        "55000"
+    };
+    assert_eq!(code, expected, "{message}");
     assert!(message.contains(why), "{message}");
     assert_eq!(
         database
