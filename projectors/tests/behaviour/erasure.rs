@@ -338,3 +338,59 @@ async fn dead_letters_keep_their_reason_and_place_and_nothing_of_the_record() {
         2
     );
 }
+
+#[tokio::test]
+async fn an_erasure_in_the_middle_of_a_rebuild_leaves_each_version_as_far_as_it_had_come() {
+    let database = Database::new().await;
+    let mut first = Partition::claim(&database, 0).await;
+    let mut second = Partition::claim(&database, 1).await;
+    let mut events = failed_run("a");
+    let tail = events.split_off(4);
+    first.append(&database, events).await;
+    project_all(&database).await;
+    for name in NAMES {
+        sqlx::query("SELECT read_model.begin_rebuild($1)")
+            .bind(name)
+            .execute(&database.pool)
+            .await
+            .unwrap();
+    }
+    // Version 2 has read the first four events, version 1 all seven.
+    project_all(&database).await;
+    let held = "UPDATE read_model.projection_checkpoint
+         SET claim = gen_random_uuid(), owner = 'idle', lease_expires_at = now() + interval '1 hour' WHERE version = 2";
+    second.append(&database, tail).await;
+    database.execute(held).await;
+    let running: Vec<Running> = NAMES
+        .iter()
+        .map(|name| {
+            let projection = runlog_projectors::projection::by_name(name).unwrap();
+            Running::start_with(&database, "one", settings(), projection)
+        })
+        .collect();
+    database
+        .holds("SELECT count(*) = 3 FROM read_model.projection_checkpoint WHERE version = 1 AND applied = 3")
+        .await;
+    for running in running {
+        running.stop().await;
+    }
+    database
+        .execute("DELETE FROM read_model.projection_checkpoint WHERE version = 2 AND partition = 1")
+        .await;
+    erase(&database, "a").await.unwrap();
+    assert_eq!(where_it_stands(&database, "secret of a").await, [""; 0]);
+    database
+        .execute(
+            "UPDATE read_model.projection_checkpoint SET claim = NULL, owner = NULL, lease_expires_at = NULL WHERE version = 2",
+        )
+        .await;
+    project_all(&database).await;
+    for name in NAMES {
+        let rows = crate::tables::rows(&database, &format!("{name}_2")).await;
+        assert_eq!(
+            crate::tables::rows(&database, &format!("{name}_1")).await,
+            rows
+        );
+        assert!(!rows.is_empty());
+    }
+}

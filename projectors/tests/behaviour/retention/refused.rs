@@ -199,3 +199,120 @@ async fn connection(database: &Database) -> sqlx::pool::PoolConnection<sqlx::Pos
     connection.close_on_drop();
     connection
 }
+
+#[tokio::test]
+async fn tombstones_that_do_not_fit_the_log_are_found_and_named() {
+    let (database, _partition) = two_runs().await;
+    database
+        .execute("CREATE TABLE kept AS SELECT * FROM event_log.event")
+        .await;
+    retire(&database, &["a"]).await.unwrap();
+    assert_eq!(verify_log(&database).await.0, Vec::<String>::new());
+    for (what, statement, lines) in [
+        (
+            "an event is put back",
+            "INSERT INTO event_log.event SELECT * FROM kept WHERE run_no = (SELECT run_no FROM event_log.retired_run) AND run_seq = 1",
+            &["it was retired, and the log has events of it", "and the log has 8, and retired 7"][..],
+        ),
+        (
+            "a tombstone is moved to another end",
+            "UPDATE event_log.retired_run SET head_seq = 6",
+            &["its tombstone ends at runSeq 6, and event_log.retired_events counts 7 events"],
+        ),
+        (
+            "a tombstone is given another name",
+            "UPDATE event_log.retired_run SET run_id = 'c'",
+            &["its tombstone names another run than event_log.run"],
+        ),
+        (
+            "a tombstone is deleted",
+            "DELETE FROM event_log.retired_run",
+            &["the log has no event of it", "14 events were appended, and the log has 7"],
+        ),
+        (
+            "the events of a run that is not retired are deleted, and counted as retired",
+            "DELETE FROM event_log.event;
+             INSERT INTO event_log.retired_events
+             SELECT run_no, stream_id, count(*) FROM kept WHERE run_no <> (SELECT run_no FROM event_log.retired_run) GROUP BY 1, 2",
+            &["the log has no event of it", "14 events were appended, and the log has 0, and retired 7"],
+        ),
+    ] {
+        let mut connection = connection(&database).await;
+        let before = "ALTER TABLE event_log.event DISABLE TRIGGER USER; ALTER TABLE event_log.retired_run DISABLE TRIGGER USER;
+             CREATE TABLE saved_events AS SELECT * FROM event_log.event; CREATE TABLE saved_runs AS SELECT * FROM event_log.retired_run;
+             CREATE TABLE saved_counts AS SELECT * FROM event_log.retired_events;
+             ALTER TABLE event_log.retired_events DISABLE TRIGGER USER";
+        let after = "DELETE FROM event_log.event; DELETE FROM event_log.retired_run; DELETE FROM event_log.retired_events;
+             INSERT INTO event_log.event SELECT * FROM saved_events; INSERT INTO event_log.retired_run SELECT * FROM saved_runs;
+             INSERT INTO event_log.retired_events SELECT * FROM saved_counts;
+             DROP TABLE saved_events, saved_runs, saved_counts";
+        for statement in [before, statement] {
+            sqlx::raw_sql(statement).execute(&mut *connection).await.unwrap();
+        }
+        let found = verify_log(&database).await.0;
+        assert_eq!(found.len(), lines.len(), "{what}: {found:?}");
+        for line in lines {
+            assert!(found.iter().any(|told| told.contains(line)), "{what}: {found:?}");
+        }
+        sqlx::raw_sql(after).execute(&mut *connection).await.unwrap();
+        assert_eq!(verify_log(&database).await.0, Vec::<String>::new(), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn only_operators_may_act_and_they_do_nothing_but_by_the_acts() {
+    let (database, _partition) = two_runs().await;
+    let acts = [
+        "SELECT event_log.retire_runs('{1}', '{7}', '{}', 'anna', 'why')",
+        "SELECT event_log.erase_payloads('{1}', 'anna', 'why')",
+        "SELECT event_log.erase_dead_letters('acme', NULL, 'anna', 'why')",
+        "SELECT read_model.replace_rows('run_status', 1, 'run_current', '{1}', '{}')",
+        "SELECT read_model.begin_rebuild('run_stats')",
+    ];
+    let never = [
+        "SELECT read_model.forget_runs('{1}')",
+        "SELECT read_model.make_next_version('run_stats')",
+        "INSERT INTO event_log.retired_run (run_no, audit_id) VALUES (1, 1)",
+        "INSERT INTO event_log.retired_events VALUES (1, 1, 7)",
+        "INSERT INTO event_log.erased_run (run_no, audit_id) VALUES (1, 1)",
+        "DELETE FROM event_log.event",
+        "UPDATE event_log.event SET payload = NULL",
+        "UPDATE event_log.dead_letter SET value = NULL",
+        "DELETE FROM run_status_1.run_current",
+        "INSERT INTO read_model.retired_run_hourly SELECT * FROM read_model.retired_run_hourly",
+    ];
+    let others = [
+        "runlog_ingest",
+        "runlog_projector",
+        "runlog_analyst",
+        "runlog_backup",
+    ];
+    let operators = never
+        .iter()
+        .map(|statement| ("runlog_operator", *statement));
+    // Projectors write the read models.
+    let is_theirs = |role: &str, statement: &str| {
+        role == "runlog_projector" && statement.contains("run_status_1.")
+    };
+    let of_others = others.iter().flat_map(|role| {
+        let all = acts.iter().chain(&never);
+        all.filter(|statement| !is_theirs(role, statement))
+            .map(|statement| (*role, *statement))
+    });
+    let mut refused = 0;
+    for (role, statement) in operators.chain(of_others) {
+        let mut connection = connection(&database).await;
+        let statements = format!("BEGIN; SET LOCAL ROLE {role}; {statement}");
+        let result = sqlx::raw_sql(AssertSqlSafe(statements))
+            .execute(&mut *connection)
+            .await;
+        let error = result.expect_err(statement);
+        assert_eq!(
+            sqlstate(&error).as_deref(),
+            Some("42501"),
+            "{role}: {statement}: {error}"
+        );
+        refused += 1;
+    }
+    assert_eq!(refused, 10 + 4 * 15 - 1);
+}
