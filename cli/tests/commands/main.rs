@@ -6,6 +6,7 @@
 mod dead_letters;
 mod exit_codes;
 mod log;
+mod protection;
 mod publish;
 mod rebuild;
 mod runs;

@@ -4,7 +4,7 @@
 //! - Operators look at generations and open new ones ([`generation`]), say who sees which tenants ([`tenants`]), retire
 //!   runs ([`retention`]) and erase payloads ([`erasure`]).
 //! - Projectors and the CLI read ([`read`]), always below the horizon.
-//! - The CLI looks for what was changed by hand ([`verify`]).
+//! - The CLI looks for what was changed by hand ([`verify`]), and whether what protects the log stands ([`protection`]).
 //! - Every process checks the schema ([`schema`]), ingest and the projectors their login too ([`start`]), and classes faults
 //!   ([`fault`]) the same way.
 //!
@@ -24,6 +24,7 @@ pub mod generation;
 mod insert;
 pub mod inspect;
 mod known;
+pub mod protection;
 #[cfg(test)]
 mod protocol_model;
 pub mod read;

@@ -20,6 +20,8 @@ fn config(url: &str, listen: &str) -> Config {
     Config {
         database: DatabaseConfig {
             url: Some(Secret::new(url)),
+            // The tests' login is a superuser. What a login may do is tested with whole processes.
+            allow_powerful_login: true,
             ..DatabaseConfig::default()
         },
         // One is enough to see how a process works, whichever are the default.

@@ -89,8 +89,12 @@ impl Database {
 
     /// Makes a projection known that has no tables.
     pub(crate) async fn add_projection(&self, name: &str) {
-        sqlx::query("SELECT read_model.add_projection($1), read_model.publish($1, 1)")
-            .bind(name)
+        let migration = format!(
+            "SET LOCAL ROLE runlog_owner;
+             SELECT read_model.add_projection('{name}'), read_model.publish('{name}', 1);
+             RESET ROLE"
+        );
+        sqlx::raw_sql(AssertSqlSafe(migration))
             .execute(&self.pool)
             .await
             .unwrap();

@@ -2,11 +2,11 @@
 
 use chrono::{DateTime, Utc};
 use event_log::read::stream_heads;
-use event_log::schema;
+use event_log::{protection, schema};
 use service::config::DatabaseConfig;
 use sqlx::PgPool;
 
-use super::Check;
+use super::{Check, Verdict};
 use crate::database::{failed, reach};
 
 /// The oldest PostgreSQL that is supported: security_invoker views came with it.
@@ -52,7 +52,12 @@ pub(super) async fn checks(config: &DatabaseConfig) -> Vec<Check> {
         ));
     }
     checks.push(skew(before, server.clock, after));
-    checks.push(schema_version(&pool).await);
+    let schema = schema_version(&pool).await;
+    let has_schema = schema.verdict == Verdict::Ok;
+    checks.push(schema);
+    if has_schema {
+        checks.extend(protection(&pool).await);
+    }
     checks.extend(halted(&pool).await);
     checks
 }
@@ -122,6 +127,23 @@ async fn schema_version(pool: &PgPool) -> Check {
     }
 }
 
+/// What a superuser took down, or a restore did not bring back.
+async fn protection(pool: &PgPool) -> Vec<Check> {
+    const NAME: &str = "row-level security and triggers";
+    let missing = match protection::missing(pool).await {
+        Ok(missing) => missing,
+        Err(error) => return vec![Check::failed(NAME, &failed(error, "look at them"))],
+    };
+    if missing.is_empty() {
+        return vec![Check::ok(NAME, "stand as the migrations made them")];
+    }
+    let way_out = "make it again as migrations/ has it, find out who took it down, and run `runlog verify --chain`";
+    missing
+        .into_iter()
+        .map(|what| Check::problem(NAME, what, way_out))
+        .collect()
+}
+
 async fn halted(pool: &PgPool) -> Vec<Check> {
     // Without a schema there is nothing to look at, and its own check says so.
     let Ok(mut connection) = pool.acquire().await else {
@@ -144,8 +166,7 @@ async fn halted(pool: &PgPool) -> Vec<Check> {
 mod tests {
     use chrono::{DateTime, TimeDelta};
 
-    use super::super::Verdict;
-    use super::skew;
+    use super::{Verdict, skew};
 
     #[test]
     fn only_what_the_round_trip_does_not_explain_is_skew() {

@@ -1,3 +1,4 @@
+SET LOCAL ROLE runlog_owner;
 SELECT read_model.add_projection('run_last_event');
 CREATE TABLE run_last_event_1.run_last_event (
   tenant_id      text COLLATE "C" NOT NULL,
@@ -17,3 +18,4 @@ COMMENT ON COLUMN run_last_event_1.run_last_event.event_type IS 'What happened, 
 COMMENT ON COLUMN run_last_event_1.run_last_event.persisted_at IS 'When the log took the event.';
 COMMENT ON COLUMN run_last_event_1.run_last_event.projected_at IS 'When this row was last written, by the database''s clock.';
 SELECT read_model.publish('run_last_event', 1);
+RESET ROLE;
