@@ -19,6 +19,9 @@ WITH tables AS (
     ('event_log.event', 'UPDATE of a row', 17), ('event_log.event', 'DELETE of a row', 9), ('event_log.event', 'TRUNCATE', 32),
     ('event_log.run', 'UPDATE of a row', 17), ('event_log.run', 'DELETE of a row', 9), ('event_log.run', 'TRUNCATE', 32),
     ('event_log.audit', 'UPDATE of a row', 17), ('event_log.audit', 'DELETE of a row', 9), ('event_log.audit', 'TRUNCATE', 32),
+    ('event_log.retired_run', 'UPDATE of a row', 17), ('event_log.retired_run', 'DELETE of a row', 9), ('event_log.retired_run', 'TRUNCATE', 32),
+    ('event_log.retired_events', 'UPDATE of a row', 17), ('event_log.retired_events', 'DELETE of a row', 9), ('event_log.retired_events', 'TRUNCATE', 32),
+    ('event_log.erased_run', 'UPDATE of a row', 17), ('event_log.erased_run', 'DELETE of a row', 9), ('event_log.erased_run', 'TRUNCATE', 32),
     ('event_log.stream', 'UPDATE of a row', 17), ('event_log.stream', 'DELETE', 8), ('event_log.stream', 'TRUNCATE', 32)
   ) AS w (name, what, bits)
 )
