@@ -134,10 +134,16 @@ pub(crate) async fn run(args: &Args, app: &App) -> anyhow::Result<Exit> {
         ) {
             (true, _) => "A dry run: nothing was changed.".to_owned(),
             (false, None) => "There was nothing to retire.".to_owned(),
-            (false, Some((first, last))) => format!(
-                "Done, and kept as {first} to {last} in event_log.audit. Kafka and backups still have the records, for as \
-             long as they keep them."
-            ),
+            (false, Some((first, last))) => {
+                let and_last = match first == last {
+                    true => String::new(),
+                    false => format!(" to {last}"),
+                };
+                format!(
+                    "Done, and kept as {first}{and_last} in event_log.audit. Kafka and backups still have the records, for \
+                     as long as they keep them."
+                )
+            }
         },
     );
     Ok(Exit::Done)

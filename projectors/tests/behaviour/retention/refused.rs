@@ -5,7 +5,7 @@ use sqlx::AssertSqlSafe;
 
 use super::{refusal, retire};
 use crate::ingested::{Partition, event, failed_run, project_all, rebuild_all, run_no, verify_log};
-use crate::support::Database;
+use crate::support::{Database, Running, settings};
 
 /// A log of two failed runs, projected.
 async fn two_runs() -> (Database, Partition) {
@@ -16,6 +16,14 @@ async fn two_runs() -> (Database, Partition) {
     }
     project_all(&database).await;
     (database, partition)
+}
+
+/// Has one projection read everything.
+async fn project_in(database: &Database, name: &str) {
+    let projection = runlog_projectors::projection::by_name(name).unwrap();
+    let running = Running::start_with(database, "one", settings(), projection);
+    database.caught_up_in(name).await;
+    running.stop().await;
 }
 
 async fn refused(database: &Database, runs: &[&str], why: &str) {
@@ -54,6 +62,11 @@ async fn runs_that_are_not_over_or_not_read_or_parked_stay() {
         .append(&database, vec![event("a", "RunAnnotated", None)])
         .await;
     refused(&database, &["a"], "has not applied all of its events").await;
+    // run_status has read it, and the others have not.
+    project_in(&database, "run_status").await;
+    let behind = ["run_stats has not", "run_timeline has not"];
+    let (_, message) = refusal(retire(&database, &["a"]).await);
+    assert!(behind.iter().any(|why| message.contains(why)), "{message}");
     project_all(&database).await;
     database
         .execute(
