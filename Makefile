@@ -1,6 +1,6 @@
 # The commands of a clone. Each is a script in dev/ that can be run by itself; this file only names them.
 .DEFAULT_GOAL := help
-.PHONY: help build demo up down test lint bench bench-queries bench-security chaos
+.PHONY: help build demo up down test lint deny sbom bench bench-queries bench-security chaos
 KEEP ?=
 export KEEP MINUTES SEED ROUND ROUND_SECONDS RATE
 
@@ -19,8 +19,14 @@ down: ## Stop what `make up` started and remove its data (KEEP=1 keeps the data)
 test: ## Install what is missing, run the whole test suite
 	@dev/test
 
-lint: ## Run only the checks: format, clippy, scripts, compose file, documents
-	@dev/test format clippy scripts compose docs
+lint: ## Run only the checks: format, clippy, scripts, compose file, documents, crates, bills of materials
+	@dev/test format clippy scripts compose docs supply sbom
+
+deny: ## Ask for advisories and yanked versions of the crates, too (needs a network)
+	@dev/deny
+
+sbom: ## Write a bill of materials of each program (CycloneDX) into target/sbom
+	@dev/sbom
 
 bench: ## Measure throughput on this machine
 	@dev/bench

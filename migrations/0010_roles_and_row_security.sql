@@ -129,7 +129,7 @@ CREATE POLICY every_stream ON event_log.stream TO runlog_ingest, runlog_projecto
   USING (true) WITH CHECK (true);
 CREATE POLICY own_streams ON event_log.stream FOR SELECT TO runlog_analyst
   USING (stream_id IN (SELECT t.stream_id FROM event_log.stream_tenant t));
--- publish() compares how far versions are; it reads checkpoints, not streams.
+CREATE POLICY functions_of_the_owner ON event_log.stream TO runlog_owner USING (true) WITH CHECK (true);
 
 -- ---------------------------------------------------------------- views
 
@@ -180,12 +180,10 @@ GRANT SELECT ON read_model.projection_version TO runlog_projector;
 GRANT SELECT, INSERT, UPDATE, DELETE ON read_model.projection_checkpoint, read_model.projection_worker, read_model.parked_run
   TO runlog_projector;
 
--- Operators: read everything; what they change is audited, or done by functions of the owner.
+-- Operators: read everything; what they change, audited functions of the owner change.
 GRANT SELECT ON ALL TABLES IN SCHEMA event_log, read_model TO runlog_operator;
-GRANT INSERT (topic, partition, generation, group_id, start_offset, next_offset, last_persisted_at),
-  UPDATE (closed_at, updated_at) ON event_log.stream TO runlog_operator;
--- Not of at and login, which the database itself fills in.
-GRANT INSERT (operator, action, subject, detail, reason) ON event_log.audit TO runlog_operator;
+-- To lock a stream (SELECT ... FOR UPDATE) while an operator's act is checked; it says no more than when the row changed.
+GRANT UPDATE (updated_at) ON event_log.stream TO runlog_operator;
 GRANT UPDATE (released_at) ON read_model.parked_run TO runlog_operator;
 
 -- Analysts: the views, and of the tables behind them the columns that the views show.
@@ -398,6 +396,42 @@ END $migration$;
 
 -- ---------------------------------------------------------------- acts
 
+-- Closes a generation, opens the next one, and keeps who did it and why: one statement, so that none of the three is ever
+-- there without the others. The caller has locked the row and checked it (crates/event-log/src/generation.rs).
+-- Of the old row stay the consumer group, and last_persisted_at, so that persisted_at never falls within a partition. The
+-- claim goes, which fences whoever reads now; so does what a recreated topic is recognised by (topic_id, last_record_*), since
+-- the reading may go on in a new one.
+CREATE FUNCTION event_log.open_generation(after_stream_id bigint, at_offset bigint, by_operator text, act text, why text,
+  OUT opened_generation integer, OUT kept_as bigint)
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  WITH closed AS (
+    UPDATE event_log.stream
+    SET closed_at = clock_timestamp(), updated_at = clock_timestamp()
+    WHERE stream_id = after_stream_id AND closed_at IS NULL AND act IN ('stream.resume', 'stream.rewind')
+    RETURNING *
+  ), opened AS (
+    INSERT INTO event_log.stream (topic, partition, generation, group_id, start_offset, next_offset, last_persisted_at)
+    SELECT topic, partition, generation + 1, group_id, at_offset, at_offset, last_persisted_at
+    FROM closed
+    RETURNING generation
+  ), audited AS (
+    INSERT INTO event_log.audit (operator, action, subject, reason, detail)
+    SELECT by_operator, act, closed.topic || '/' || closed.partition, why,
+           jsonb_build_object(
+             'closed_generation', closed.generation,
+             'opened_generation', opened.generation,
+             'next_offset', closed.next_offset,
+             'start_offset', at_offset,
+             'halted_code', closed.halted_code,
+             'halted_reason', closed.halted_reason)
+    FROM closed, opened
+    RETURNING audit_id
+  )
+  SELECT opened.generation, audited.audit_id FROM opened, audited
+$$;
+COMMENT ON FUNCTION event_log.open_generation IS
+  'Closes an open generation of a partition and opens the next one at an offset, audited. NULL where it was closed before.';
+
 -- One audited change of the membership; false = it was so already.
 CREATE FUNCTION event_log.grant_tenant(to_login text, of_tenant text, by_operator text, why text) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -433,7 +467,8 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION event_log.revoke_tenant IS 'No longer lets a login see a tenant''s rows; audited. false = it did not.';
 
-GRANT EXECUTE ON FUNCTION event_log.grant_tenant(text, text, text, text), event_log.revoke_tenant(text, text, text, text)
+GRANT EXECUTE ON FUNCTION event_log.open_generation(bigint, bigint, text, text, text),
+  event_log.grant_tenant(text, text, text, text), event_log.revoke_tenant(text, text, text, text)
   TO runlog_operator;
 
 RESET ROLE;

@@ -31,6 +31,13 @@ pub(crate) struct Noticed {
 }
 
 impl Noticed {
+    pub(crate) fn of_all(all: &[Self]) -> Self {
+        all.iter().fold(Self::default(), |mut sum, one| {
+            sum.add(*one);
+            sum
+        })
+    }
+
     fn add(&mut self, more: Self) {
         self.unknown_fields += more.unknown_fields;
         self.key_mismatches += more.key_mismatches;
@@ -94,14 +101,15 @@ impl Rules {
         Ok((event, noticed))
     }
 
-    /// The batch to append, and what was noticed about it.
-    pub(crate) fn batch(&self, gathered: Gathered) -> (Batch, Noticed) {
-        let mut all = Noticed::default();
+    /// The batch to append, and what was noticed about each of its records.
+    pub(crate) fn batch(&self, gathered: Gathered) -> (Batch, Vec<Noticed>) {
+        let mut all = Vec::with_capacity(gathered.records.len());
         let record = |raw: RawRecord| {
-            let verdict = self.judge(&raw).map(|(event, noticed)| {
-                all.add(noticed);
-                event
-            });
+            let (verdict, noticed) = match self.judge(&raw) {
+                Ok((event, noticed)) => (Ok(event), noticed),
+                Err(rejection) => (Err(rejection), Noticed::default()),
+            };
+            all.push(noticed);
             raw.judged(verdict)
         };
         let batch = Batch {

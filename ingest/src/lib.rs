@@ -4,12 +4,13 @@
 //! One thread ([`poll`]) owns the Kafka consumer. The group's callbacks ([`group`]) claim a
 //! partition in PostgreSQL before it is read, and start it at the stored offset. Each partition has
 //! a task ([`worker`]) that gathers records into batches ([`gather`]), judges them ([`judge`]) and
-//! appends them through `event_log::StreamWriter`.
+//! appends them through `event_log::StreamWriter`, when it is its turn ([`turns`]).
 
 mod assignment;
 mod claimed;
 mod claims;
 mod client;
+mod committed;
 mod describe_topics;
 mod gather;
 mod group;
@@ -22,6 +23,7 @@ mod progress;
 mod raw_record;
 mod resume;
 mod topics;
+mod turns;
 mod watchdog;
 mod worker;
 
@@ -71,7 +73,7 @@ pub(crate) struct Shared {
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
     /// At most `ingest.writers` batches are judged and written at once.
-    pub(crate) writers: tokio::sync::Semaphore,
+    pub(crate) writers: Arc<turns::Turns>,
     /// Claims take no more connections at once than the writers leave.
     pub(crate) claims: tokio::sync::Semaphore,
     /// At most `ingest.buffer_bytes` of records.
@@ -159,7 +161,7 @@ pub async fn run(config: &Config, shutdown: CancellationToken) -> anyhow::Result
         },
         health: health.clone(),
         metrics: Metrics::new(&registry)?,
-        writers: tokio::sync::Semaphore::new(config.ingest.writers),
+        writers: turns::Turns::new(config.ingest.writers),
         claims: tokio::sync::Semaphore::new(spare_connections(config)),
         memory: memory::Memory::new(config.ingest.buffer_bytes),
         pulse: watchdog::Pulse::default(),

@@ -25,6 +25,10 @@ pub(crate) struct Metrics {
     pub(crate) halted: IntGaugeVec,
     /// Dead letters that nobody has replayed or discarded, in the whole database.
     pub(crate) dead_letters: IntGaugeVec,
+    /// Their bytes, by topic.
+    pub(crate) dead_letter_bytes: IntGaugeVec,
+    /// Dead letters that were cut because their tenant had reached its quota.
+    pub(crate) truncated: IntCounterVec,
     /// Offsets that held no record for a reader.
     pub(crate) skipped: IntCounterVec,
     /// Times that a partition was found to be claimed by another process, or its generation closed.
@@ -101,6 +105,16 @@ impl Metrics {
                 "Dead letters that nobody has replayed or discarded, in the whole database.",
                 &["reason"],
             )?,
+            dead_letter_bytes: gauges(
+                "runlog_dead_letter_bytes",
+                "Bytes of the pending dead letters of a topic, in the whole database, as the quotas count them.",
+                &["topic"],
+            )?,
+            truncated: counters(
+                "runlog_dead_letters_truncated_total",
+                "Dead letters of which only the first KiB was kept, because their tenant had reached its quota.",
+                &["topic"],
+            )?,
             skipped: counters(
                 "runlog_ingest_skipped_offsets_total",
                 "Offsets that held no record: control records, aborted transactions, compaction. Worth a look on a topic without those.",
@@ -142,27 +156,35 @@ impl Metrics {
     }
 }
 
-/// Counts the pending dead letters now and then, until shutdown.
+/// Counts the pending dead letters and their bytes now and then, until shutdown.
 pub(crate) async fn watch_dead_letters(shared: Arc<Shared>, shutdown: CancellationToken) {
     const EVERY: Duration = Duration::from_secs(15);
+    let (pool, metrics) = (&shared.pool, &shared.metrics);
     loop {
-        match event_log::read::pending_dead_letters(&shared.pool).await {
-            Ok(counts) => {
-                shared.metrics.dead_letters.reset();
-                for (reason, count) in counts {
-                    shared
-                        .metrics
-                        .dead_letters
-                        .with_label_values(&[reason.as_str()])
-                        .set(count);
-                }
-            }
-            // The appends meet the same fault, and say so where it matters.
-            Err(error) => tracing::debug!(%error, "cannot count the dead letters"),
-        }
+        show(
+            &metrics.dead_letters,
+            event_log::read::pending_dead_letters(pool).await,
+        );
+        show(
+            &metrics.dead_letter_bytes,
+            event_log::read::dead_letter_bytes(pool).await,
+        );
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}
         }
+    }
+}
+
+fn show(gauges: &IntGaugeVec, counts: Result<Vec<(String, i64)>, sqlx::Error>) {
+    match counts {
+        Ok(counts) => {
+            gauges.reset();
+            for (label, count) in counts {
+                gauges.with_label_values(&[label.as_str()]).set(count);
+            }
+        }
+        // The appends meet the same fault, and say so where it matters.
+        Err(error) => tracing::debug!(%error, "cannot count the dead letters"),
     }
 }

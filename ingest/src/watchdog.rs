@@ -301,7 +301,7 @@ fn look(shared: &Shared) -> Vec<Seen> {
         of_beat(Thing::Runtime, &pulse.runtime, Duration::ZERO),
     ];
     let is_kafka_away = !shared.health.is_met(condition::KAFKA);
-    let are_writers_free = shared.writers.available_permits() > 0;
+    let are_writers_free = shared.writers.is_free();
     let append = longest_append(config) + SLOW + MARGIN;
     for (id, progress) in pulse.workers() {
         let (step, tried) = progress.step();

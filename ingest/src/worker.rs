@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use event_log::{AppendError, Appended, Batch, Claim, FaultClass, Outcome, StreamWriter};
+use event_log::{AppendError, Appended, Batch, Claim, FaultClass, StreamWriter};
 use futures_util::FutureExt as _;
 use service::backoff::Backoff;
 use service::config::Config;
@@ -18,10 +18,12 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::Shared;
+use crate::committed::{Committed, Cut};
 use crate::gather::{Bounds, Delivery, Gather, Gathered};
-use crate::judge::{Noticed, Rules};
+use crate::judge::Rules;
 use crate::partitions::TopicPartition;
 use crate::progress::{InKafka, Progress, Step};
+use crate::turns::{Account, Place};
 
 /// An append that takes longer than this is shown in /readyz.
 pub(crate) const SLOW: Duration = Duration::from_secs(10);
@@ -34,6 +36,9 @@ const STATEMENTS: u32 = 4;
 const CACHED_KEYS: usize = 600_000;
 /// A worker with nothing to append looks this often whether its stream row is as it left it.
 const LOOK: Duration = Duration::from_secs(5);
+/// After so long a batch that goes on (its records are refused one by one, say) leaves its writer to
+/// those that wait, and is committed as far as it is.
+const TURN: Duration = Duration::from_millis(200);
 const PANICKED: &str = "its records were not appended because of a bug in runlog-ingest, which its log shows: please report it";
 
 /// A handle on a partition's task.
@@ -87,7 +92,13 @@ impl Worker {
         shared.pulse.watch(id, &progress);
         let task = Task {
             rules: Rules::new(&shared.config, &claim.topic),
-            writer: StreamWriter::new(claim.clone()).without_waiting(),
+            writer: StreamWriter::new(claim.clone())
+                .without_waiting()
+                .in_turns_of(TURN)
+                .with_dead_letter_quota(shared.config.ingest.dead_letters.max_bytes_per_tenant),
+            account: Account::default(),
+            place: None,
+            cut: Cut::default(),
             next: claim.next_offset,
             received,
             stop: stop.clone(),
@@ -194,6 +205,10 @@ struct Task {
     shared: Arc<Shared>,
     rules: Rules,
     writer: StreamWriter,
+    account: Account,
+    /// Where there is more to write and others wait: in line already, for the next batch.
+    place: Option<Place>,
+    cut: Cut,
     /// The stored offset, where the next batch starts.
     next: i64,
     received: UnboundedReceiver<Delivery>,
@@ -218,9 +233,9 @@ impl Task {
             let (gathered, memory, ended) = self.gather(first).await;
             let end = gathered.end;
             if end > gathered.start {
-                match self.append(gathered).await {
-                    Ok(Some(committed)) => self.count(&committed, started),
-                    Ok(None) => return None,
+                match self.append_all(gathered, started).await {
+                    Ok(true) => {}
+                    Ok(false) => return None,
                     Err(ended) => return Some(ended),
                 }
             }
@@ -251,7 +266,7 @@ impl Task {
         }
     }
 
-    /// Gathers what is there, and waits `batch.linger` at most for more.
+    /// Gathers what is there, and waits `batch.linger` at most for more, but not where it is in line.
     async fn gather(&mut self, first: Delivery) -> (Gathered, usize, Option<Ended>) {
         let settings = &self.shared.config.ingest.batch;
         let bounds = Bounds {
@@ -269,6 +284,8 @@ impl Task {
             }
             next = match self.received.try_recv() {
                 Ok(delivery) => Some(delivery),
+                // The turn may be there already.
+                Err(_) if self.place.is_some() => None,
                 Err(_) => tokio::select! {
                     biased;
                     () = self.stop.cancelled() => None,
@@ -280,8 +297,28 @@ impl Task {
         gather.finish()
     }
 
-    /// Appends the batch however often it takes; `None` = stopped while waiting.
-    async fn append(&mut self, gathered: Gathered) -> Result<Option<Committed>, Ended> {
+    /// Appends the batch in as many turns as it takes; false = stopped before its end.
+    async fn append_all(&mut self, gathered: Gathered, started: Instant) -> Result<bool, Ended> {
+        let quota = self.shared.config.ingest.dead_letters.max_bytes_per_tenant;
+        let mut next = Some(gathered);
+        while let Some(gathered) = next {
+            let Some((committed, rest)) = self.append(gathered).await? else {
+                return Ok(false);
+            };
+            let claim = self.writer.claim();
+            committed.count(claim, &self.shared.metrics, started);
+            self.cut.say(claim, &committed.appended.truncated, quota);
+            self.progress.set_stored(committed.appended.end);
+            if rest.is_some() && self.stop.is_cancelled() {
+                return Ok(false);
+            }
+            next = rest.map(Gathered::unjudged);
+        }
+        Ok(true)
+    }
+
+    /// Appends what a turn is enough for, however often it takes; `None` = stopped while waiting.
+    async fn append(&mut self, gathered: Gathered) -> Result<Option<Turned>, Ended> {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         // A row that another transaction holds: asked for again and again, without a permit in between.
         let mut locked = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
@@ -290,13 +327,13 @@ impl Task {
         let mut failed = false;
         loop {
             let delay = match self.try_append(gathered).await {
-                Ok(committed) => {
+                Ok((committed, rest)) => {
                     failpoints::hit("ingest.appended");
                     if failed {
                         self.progress.set_trouble(None);
                         tracing::info!(partition = %self.name(), "appending again");
                     }
-                    return Ok(Some(committed));
+                    return Ok(Some((committed, rest)));
                 }
                 Err((error, batch)) if error.is_locked() && started.elapsed() < LOCKED => {
                     tracing::debug!(partition = %self.name(), %error, "a row is locked; trying again");
@@ -324,24 +361,41 @@ impl Task {
         }
     }
 
-    /// Judges and appends the batch. Both under the permit of a writer: events take much more memory
-    /// than their bytes, and so no more batches than that hold them, however many wait.
-    async fn try_append(&mut self, gathered: Gathered) -> Result<Committed, (AppendError, Batch)> {
+    /// Judges and appends the batch, or as much of it as a turn is enough for. Both while it has a writer:
+    /// events take much more memory than their bytes, and so no more batches than that hold them,
+    /// however many wait.
+    async fn try_append(&mut self, gathered: Gathered) -> Result<Turned, (AppendError, Batch)> {
         self.progress.enter(Step::WaitingForWriter);
         let shared = Arc::clone(&self.shared);
-        // The semaphore is never closed.
-        let _permit = shared.writers.acquire().await;
+        let place = match self.place.take() {
+            Some(place) => place,
+            None => shared.writers.line_up(&self.account),
+        };
+        let turn = place.turn().await;
         self.progress.enter(Step::Appending);
         self.writer
             .bound_cache(CACHED_KEYS / shared.memory.sharers());
         let (batch, noticed) = self.rules.batch(gathered);
         let _timer = shared.metrics.commit_seconds.start_timer();
         match self.append_once(&batch).await {
-            Ok(appended) => Ok(Committed {
-                batch,
-                appended,
-                noticed,
-            }),
+            Ok(appended) => {
+                let end = appended.end;
+                let (batch, rest) = if end < batch.end {
+                    let (batch, rest) = batch.parted(end);
+                    (batch, Some(rest))
+                } else {
+                    (batch, None)
+                };
+                let committed = Committed {
+                    batch,
+                    appended,
+                    noticed,
+                };
+                if rest.is_some() || !self.received.is_empty() {
+                    self.place = turn.again();
+                }
+                Ok((committed, rest))
+            }
             Err(error) => Err((error, batch)),
         }
     }
@@ -432,67 +486,10 @@ impl Task {
             partition: claim.partition,
         }
     }
-
-    fn count(&self, committed: &Committed, started: Instant) {
-        let Committed {
-            batch,
-            appended,
-            noticed,
-        } = committed;
-        let topic = &self.writer.claim().topic;
-        let metrics = &self.shared.metrics;
-        metrics
-            .batch_seconds
-            .observe(started.elapsed().as_secs_f64());
-        metrics.unknown_fields.inc_by(noticed.unknown_fields);
-        metrics.key_mismatch.inc_by(noticed.key_mismatches);
-        metrics
-            .foreign_record_key
-            .inc_by(noticed.foreign_record_keys);
-        let mut fresh = 0;
-        for outcome in &appended.outcomes {
-            let name = match outcome {
-                Outcome::Appended { .. } => {
-                    fresh += 1;
-                    continue;
-                }
-                Outcome::Duplicate(_) => "duplicate",
-                Outcome::Conflict(_) => run_events::Reason::IdempotencyConflict.as_str(),
-                Outcome::DeadLetter(reason) => reason.as_str(),
-            };
-            metrics
-                .records
-                .with_label_values(&[topic.as_str(), name])
-                .inc();
-        }
-        metrics
-            .records
-            .with_label_values(&[topic.as_str(), "appended"])
-            .inc_by(fresh);
-        if batch.skipped > 0 {
-            metrics
-                .skipped
-                .with_label_values(&[topic])
-                .inc_by(batch.skipped.unsigned_abs());
-        }
-        tracing::debug!(
-            topic,
-            partition = self.writer.claim().partition,
-            start = batch.start,
-            end = batch.end,
-            appended = fresh,
-            skipped = batch.skipped,
-            "committed"
-        );
-    }
 }
 
-/// A batch that is in the log.
-struct Committed {
-    batch: Batch,
-    appended: Appended,
-    noticed: Noticed,
-}
+/// What a turn has brought into the log, and what is left of the batch, if anything is.
+type Turned = (Committed, Option<Batch>);
 
 /// How long one try of a batch may take, at most, once it is slow.
 pub(crate) fn longest_append(config: &Config) -> Duration {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::log::{append, bytes, event};
+use crate::log::{append, append_within, bytes, event};
 use crate::support::Place;
 
 const BINARY: &[u8] = b"\x00\xffnot text";
@@ -105,6 +105,49 @@ async fn a_letter_is_shown_with_its_bytes_and_decoded_headers() {
         text.contains("\\u{1b}[31m") && !text.contains('\u{1b}'),
         "{text}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_that_was_cut_says_so_with_the_length_and_digest_of_the_whole_value() {
+    let place = Place::migrated().await;
+    let whole = vec![b'x'; 5_000];
+    append_within(&place, &[whole.clone(), b"{".to_vec()], 0).await;
+    let letters = list(&place, &["--all-tenants"]);
+    let found: Vec<_> = letters
+        .iter()
+        .map(|letter| (&letter["truncated"], &letter["value_bytes"]))
+        .collect();
+    let (cut, bytes, small) = (json!(true), json!(5_000), json!(1));
+    assert_eq!(found, [(&cut, &bytes), (&json!(false), &small)]);
+    let listed = place.runlog(&["dlq", "list", "--all-tenants"]).done();
+    assert!(listed.stdout().contains("5,000 (cut)"));
+    let show = |id: &Value, more: &[&str]| {
+        let id = id.to_string();
+        let arguments = [&["dlq", "show", &id, "--all-tenants"], more].concat();
+        place.runlog(&arguments).done()
+    };
+    // sha256sum of five thousand x.
+    let digest = "c59d3c0480cc2d71d8f646e735e92da65450311eec46e81a5db8c7e6e8a92054";
+    let id = &letters[0]["dead_letter_id"];
+    let shown = show(id, &["-o", "json"]).json();
+    assert_eq!(shown["value"]["bytes"], 1_024);
+    assert_eq!(shown["value_digest"], json!(digest));
+    let text = show(id, &[]).stdout();
+    for part in [
+        "the first 1,024 of 5,000 bytes",
+        "5,000 (cut)",
+        digest,
+        "ingest.dead_letters.max_bytes_per_tenant",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let raw = show(id, &["--raw"]);
+    assert_eq!(raw.bytes(), &whole[..1_024]);
+    assert!(raw.stderr().contains("only the first KiB"));
+    // One that is whole says nothing of the kind.
+    let small = &letters[1]["dead_letter_id"];
+    assert_eq!(show(small, &["--raw"]).stderr(), "");
+    assert!(!show(small, &[]).stdout().contains("cut"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,6 +22,11 @@ pub(crate) fn event(tenant_id: &str, run_id: &str, event_type: &str) -> Value {
 
 /// Appends values as records of partition 0, from offset 0 on.
 pub(crate) async fn append(place: &Place, values: &[Vec<u8>]) -> Vec<Outcome> {
+    append_within(place, values, usize::MAX).await
+}
+
+/// The same, and dead letters are kept whole up to this quota.
+pub(crate) async fn append_within(place: &Place, values: &[Vec<u8>], quota: usize) -> Vec<Outcome> {
     let pool = PgPool::connect_with(place.database.clone()).await.unwrap();
     let who = Claimant {
         group_id: "cli-tests".to_owned(),
@@ -52,7 +57,7 @@ pub(crate) async fn append(place: &Place, values: &[Vec<u8>]) -> Vec<Outcome> {
         skipped: 0,
         records: records.collect(),
     };
-    let mut writer = StreamWriter::new(claim);
+    let mut writer = StreamWriter::new(claim).with_dead_letter_quota(quota);
     writer.append(&pool, &batch).await.unwrap().outcomes
 }
 

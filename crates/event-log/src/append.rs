@@ -9,6 +9,9 @@
 mod once;
 mod tenants;
 
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
@@ -23,12 +26,31 @@ use tenants::NotedTenants;
 /// What became of a batch.
 #[derive(Debug)]
 pub struct Appended {
-    /// One outcome per record, in order.
+    /// One past the last offset that is appended: the batch's end, unless the turn was over
+    /// ([`StreamWriter::in_turns_of`]).
+    pub end: i64,
+    /// One outcome per record below `end`, in order.
     pub outcomes: Vec<Outcome>,
     /// When the batch was persisted, by the database's clock. For a batch that had been committed
     /// before (a commit whose answer was lost), the time of this answer.
     pub persisted_at: DateTime<Utc>,
+    /// Dead letters that had to be cut ([`StreamWriter::with_dead_letter_quota`]).
+    pub truncated: Truncated,
 }
+
+impl Appended {
+    fn add(&mut self, next: Self) {
+        self.end = next.end;
+        self.outcomes.extend(next.outcomes);
+        self.persisted_at = next.persisted_at;
+        for (tenant, count) in next.truncated {
+            *self.truncated.entry(tenant).or_default() += count;
+        }
+    }
+}
+
+/// How many dead letters were cut, by their tenant; `None` = no tenant is known, the topic's quota counts.
+pub type Truncated = BTreeMap<Option<String>, u64>;
 
 /// Why a batch was not appended. Nothing of it was committed, unless the commit's own answer was
 /// lost or it was appended in parts: the same batch again finds out.
@@ -115,6 +137,12 @@ pub struct StreamWriter {
     limit: usize,
     /// Records in the transaction that was tried last.
     tried: usize,
+    /// How long an append may go on beginning something more; `None` = to its batch's end.
+    turn: Option<Duration>,
+    /// When that is over for the append under way.
+    turn_ends: Option<Instant>,
+    /// Bytes of pending dead letters that are kept whole for a tenant.
+    dead_letter_quota: i64,
 }
 
 impl StreamWriter {
@@ -127,6 +155,9 @@ impl StreamWriter {
             waits: true,
             limit: usize::MAX,
             tried: 0,
+            turn: None,
+            turn_ends: None,
+            dead_letter_quota: i64::MAX,
         }
     }
 
@@ -137,6 +168,25 @@ impl StreamWriter {
     #[must_use]
     pub fn without_waiting(mut self) -> Self {
         self.waits = false;
+        self
+    }
+
+    /// The same, and an append ends before its batch does where it takes longer than a turn, as one of
+    /// many refused records does: what is decided by then is committed. Something is appended in any
+    /// case. For a caller that gives others their turn before it goes on with the rest.
+    #[must_use]
+    pub fn in_turns_of(mut self, turn: Duration) -> Self {
+        self.turn = Some(turn);
+        self
+    }
+
+    /// The same, and dead letters are kept whole only while the pending ones of their tenant take no
+    /// more than so many bytes with them, in the whole database; those without a known tenant count for
+    /// their topic. Of others the first KiB is kept, with length and digest of the value. Batches of
+    /// other partitions that are being written meanwhile are not counted yet: each may add its bytes.
+    #[must_use]
+    pub fn with_dead_letter_quota(mut self, bytes: usize) -> Self {
+        self.dead_letter_quota = i64::try_from(bytes).unwrap_or(i64::MAX);
         self
     }
 
@@ -151,8 +201,8 @@ impl StreamWriter {
         self.cache.bound(max_keys);
     }
 
-    /// Appends a batch and commits: in one transaction, or in several where the server cancels one
-    /// because it takes too long. After an error the same batch may be tried again, any number of
+    /// Appends a batch and commits: in one transaction, or in several where one would take too long
+    /// (the server cancels it, or the turn is over). After an error the same batch may be tried again, any number of
     /// times: it is appended once.
     ///
     /// # Errors
@@ -165,19 +215,30 @@ impl StreamWriter {
             });
         }
         let mut appended = Appended {
+            end: batch.start,
             outcomes: Vec::with_capacity(batch.records.len()),
             persisted_at: DateTime::UNIX_EPOCH,
+            truncated: Truncated::new(),
         };
+        self.turn_ends = self.turn.map(|turn| Instant::now() + turn);
         // Parts still to do, the next one last.
         let mut parts = vec![batch.whole()];
         while let Some(part) = parts.pop() {
+            if appended.end > batch.start && self.is_turn_over() {
+                break;
+            }
             let parted = match part.after(self.limit) {
                 Some(parted) => parted,
                 None => match self.append_part(pool, part).await {
                     Ok(done) => {
-                        self.limit = self.limit.saturating_add(self.limit / 8 + 1);
-                        appended.outcomes.extend(done.outcomes);
-                        appended.persisted_at = done.persisted_at;
+                        self.limit = match done.end < part.end {
+                            true => done.outcomes.len(),
+                            false => self.limit.saturating_add(self.limit / 8 + 1),
+                        };
+                        appended.add(done);
+                        if appended.end < part.end {
+                            parts.push(part.at(appended.end).1);
+                        }
                         continue;
                     }
                     Err(error) => self.parted(part, error)?,
@@ -186,6 +247,10 @@ impl StreamWriter {
             parts.extend([parted.1, parted.0]);
         }
         Ok(appended)
+    }
+
+    fn is_turn_over(&self) -> bool {
+        self.turn_ends.is_some_and(|ends| ends <= Instant::now())
     }
 
     /// What to do instead of a part that failed, if that is less of it at once.

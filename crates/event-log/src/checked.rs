@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -21,11 +22,15 @@ use crate::transaction::Transaction;
 ///
 /// Ranges are tried as wholes, each behind a savepoint. One that holds a record at fault is halved
 /// until that record is alone; it becomes a dead letter and its neighbours stay in the transaction.
+///
+/// That takes long where many are refused. From `until` on it ends as soon as something is decided: the
+/// decision is then one for the first records alone.
 pub(crate) async fn append<'b>(
     transaction: &mut Transaction,
     stream_id: i64,
     prepared: &Prepared<'b>,
     persisted_at: DateTime<Utc>,
+    until: Option<Instant>,
 ) -> Result<Decision<'b>, AppendError> {
     let connection = transaction.connection();
     insert::new_runs(connection, &prepared.runs).await?;
@@ -45,6 +50,10 @@ pub(crate) async fn append<'b>(
     let whole = 0..prepared.records.len();
     let mut ranges = vec![whole];
     while let Some(range) = ranges.pop() {
+        let is_over = until.is_some_and(|until| until <= Instant::now());
+        if is_over && !decision.outcomes.is_empty() {
+            break;
+        }
         transaction.run("SAVEPOINT part").await?;
         match try_range(
             transaction.connection(),

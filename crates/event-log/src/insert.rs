@@ -1,16 +1,19 @@
 //! The statements that write a batch. Called by [`crate::append`] and [`crate::checked`], inside
 //! their transaction.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::decide::{Decision, NewDeadLetter, NewEvent, is_storable};
+use crate::append::Truncated;
+use crate::decide::{Decision, NewDeadLetter, NewEvent};
 use crate::known;
-use crate::record::{Header, Outcome, Part};
+use crate::quota::{self, Usage};
+use crate::record::{Outcome, Part};
+use crate::stream::Claim;
 
 /// Why an insert did not go through.
 #[derive(Debug)]
@@ -91,35 +94,67 @@ pub(crate) async fn events(
     }
 }
 
-/// Inserts all dead letters in one statement.
+/// What the pending dead letters of these letters' tenants take, and those of the topic that have none.
+async fn usage(
+    connection: &mut PgConnection,
+    topic: &str,
+    letters: &[NewDeadLetter<'_>],
+) -> Result<Usage, sqlx::Error> {
+    let tenants = letters
+        .iter()
+        .filter_map(|l| quota::storable(&l.rejection.tenant_id));
+    let tenants: BTreeSet<&str> = tenants.collect();
+    let rows: Vec<(Option<String>, i64)> =
+        sqlx::query_as(include_str!("sql/dead_letter_usage.sql"))
+            .bind(tenants.into_iter().collect::<Vec<_>>())
+            .bind(topic)
+            .fetch_all(connection)
+            .await?;
+    Ok(rows.into_iter().collect())
+}
+
+/// Inserts all dead letters in one statement, with as many of their bytes as the quota lets in.
+/// Returns how many had to be cut, by tenant.
 pub(crate) async fn dead_letters(
     connection: &mut PgConnection,
-    stream_id: i64,
+    claim: &Claim,
     received_at: DateTime<Utc>,
     letters: &[NewDeadLetter<'_>],
-) -> Result<(), sqlx::Error> {
+    quota: i64,
+) -> Result<Truncated, sqlx::Error> {
     if letters.is_empty() {
-        return Ok(());
+        return Ok(Truncated::new());
     }
+    let used = usage(connection, &claim.topic, letters).await?;
+    let kept = quota::keep(letters, used, quota);
+    let added = quota::added(&kept);
     macro_rules! column {
-        ($of:expr) => {
-            letters.iter().map($of).collect::<Vec<_>>()
+        ($from:expr, $of:expr) => {
+            $from.iter().map($of).collect::<Vec<_>>()
         };
     }
     sqlx::query(include_str!("sql/insert_dead_letters.sql"))
-        .bind(stream_id)
+        .bind(claim.stream_id)
         .bind(received_at)
-        .bind(column!(|l| l.record.offset))
-        .bind(column!(|l| owner(&l.rejection.tenant_id)))
-        .bind(column!(|l| owner(&l.rejection.run_id)))
-        .bind(column!(|l| l.rejection.reason.as_str()))
-        .bind(column!(|l| l.rejection.detail.as_str()))
-        .bind(column!(|l| l.record.key.as_deref()))
-        .bind(column!(|l| l.record.value.as_deref()))
-        .bind(column!(|l| headers_json(&l.record.headers)))
+        .bind(column!(letters, |l| l.record.offset))
+        .bind(column!(kept, |k| k.tenant_id))
+        .bind(column!(kept, |k| k.run_id))
+        .bind(column!(letters, |l| l.rejection.reason.as_str()))
+        .bind(column!(letters, |l| l.rejection.detail.as_str()))
+        .bind(column!(kept, |k| k.key))
+        .bind(column!(kept, |k| k.value))
+        .bind(column!(kept, |k| k.headers.as_str()))
+        .bind(column!(kept, |k| k.value_bytes))
+        .bind(column!(kept, |k| k
+            .value_digest
+            .as_ref()
+            .map(|d| d.as_slice())))
+        .bind(column!(kept, |k| k.truncated))
+        .bind(column!(added, |(tenant, _)| tenant.as_deref()))
+        .bind(column!(added, |(_, bytes)| *bytes))
         .execute(connection)
         .await?;
-    Ok(())
+    Ok(quota::truncated(&kept))
 }
 
 /// Notes tenants that have something in the stream: what an analyst may know of it hangs on that.
@@ -134,11 +169,6 @@ pub(crate) async fn stream_tenants(
         .execute(connection)
         .await?;
     Ok(())
-}
-
-/// A dead letter must never fail itself: an id that the database cannot hold is left out.
-pub(crate) fn owner(id: &Option<String>) -> Option<&str> {
-    id.as_deref().filter(|id| is_storable(id))
 }
 
 /// Books the part in the ledger and moves the stored offset.
@@ -172,22 +202,4 @@ pub(crate) async fn advance(
 fn json_text(value: &impl Serialize) -> String {
     // A map with text keys and finite numbers always serialises.
     serde_json::to_string(value).unwrap_or_default()
-}
-
-fn headers_json(headers: &[Header]) -> String {
-    use base64::Engine as _;
-    #[derive(Serialize)]
-    struct Encoded {
-        name: String,
-        value: Option<String>,
-    }
-    let base64 = base64::engine::general_purpose::STANDARD;
-    let encoded: Vec<Encoded> = headers
-        .iter()
-        .map(|h| Encoded {
-            name: base64.encode(&h.name),
-            value: h.value.as_ref().map(|v| base64.encode(v)),
-        })
-        .collect();
-    json_text(&encoded)
 }

@@ -55,6 +55,10 @@ pub struct DeadLetter {
     pub received_at: DateTime<Utc>,
     /// `pending`, `replayed` or `discarded`.
     pub status: String,
+    /// Whether only the first bytes of key, headers or value are kept.
+    pub truncated: bool,
+    /// Bytes of the whole value; `None` = a tombstone.
+    pub value_bytes: Option<i64>,
 }
 
 /// A dead letter with its bytes.
@@ -64,8 +68,10 @@ pub struct DeadLetterRecord {
     pub letter: DeadLetter,
     /// The record's key; `None` = it had none.
     pub key: Option<Vec<u8>>,
-    /// The record's value; `None` = a tombstone.
+    /// The record's value, or its first bytes; `None` = a tombstone.
     pub value: Option<Vec<u8>>,
+    /// SHA-256 of the whole value.
+    pub value_digest: Option<Vec<u8>>,
     /// The record's headers in order: name and value, both bytes on the wire.
     pub headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }
@@ -134,7 +140,7 @@ pub async fn dead_letters_holding(
 ) -> Result<Vec<DeadLetter>, sqlx::Error> {
     sqlx::query_as(
         "SELECT dead_letter_id, topic, partition, source_offset, tenant_id, run_id,
-                reason, detail, received_at, status
+                reason, detail, received_at, status, truncated, value_bytes
          FROM event_log.dead_letters
          WHERE ($1::text IS NULL OR tenant_id = $1) AND position($2::bytea in value) > 0
          ORDER BY dead_letter_id
@@ -159,7 +165,7 @@ pub async fn dead_letters(
 ) -> Result<Vec<DeadLetter>, sqlx::Error> {
     sqlx::query_as(
         "SELECT dead_letter_id, topic, partition, source_offset, tenant_id, run_id,
-                reason, detail, received_at, status
+                reason, detail, received_at, status, truncated, value_bytes
          FROM event_log.dead_letters
          WHERE dead_letter_id > $1
            AND ($2::text IS NULL OR tenant_id = $2)
@@ -261,6 +267,7 @@ impl FromRow<'_, PgRow> for DeadLetterRecord {
             letter: DeadLetter::from_row(row)?,
             key: row.try_get("key")?,
             value: row.try_get("value")?,
+            value_digest: row.try_get("value_digest")?,
             headers: names.into_iter().zip(values).collect(),
         })
     }

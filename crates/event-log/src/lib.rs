@@ -27,6 +27,7 @@ mod known;
 pub mod protection;
 #[cfg(test)]
 mod protocol_model;
+mod quota;
 pub mod read;
 pub mod record;
 pub mod retention;
@@ -39,7 +40,7 @@ pub mod tenants;
 pub mod transaction;
 pub mod verify;
 
-pub use append::{AppendError, Appended, StreamWriter};
+pub use append::{AppendError, Appended, StreamWriter, Truncated};
 pub use fault::{FaultClass, classify};
 pub use record::{Batch, Header, Original, Outcome, Record, record_digest};
 pub use stream::{Claim, ClaimError, Halt, LastRecord};

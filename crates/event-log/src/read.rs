@@ -304,3 +304,18 @@ pub async fn pending_dead_letters(
     .fetch_all(executor)
     .await
 }
+
+/// Bytes of the pending dead letters of each topic, as the quotas count them.
+///
+/// # Errors
+/// The database's.
+pub async fn dead_letter_bytes(
+    executor: impl sqlx::PgExecutor<'_>,
+) -> Result<Vec<(String, i64)>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT topic, sum(bytes)::bigint
+         FROM event_log.dead_letter_usage JOIN event_log.stream USING (stream_id) GROUP BY topic",
+    )
+    .fetch_all(executor)
+    .await
+}

@@ -78,6 +78,26 @@ impl Batch {
             && self.records.windows(2).all(|w| w[0].offset < w[1].offset)
     }
 
+    /// Parts it before an offset within it: what lies before, and what is left.
+    #[must_use]
+    pub fn parted(mut self, middle: i64) -> (Self, Self) {
+        let (before, behind) = self.whole().at(middle);
+        let rest = Self {
+            start: behind.start,
+            end: behind.end,
+            skipped: behind.skipped,
+            records: Vec::new(),
+        };
+        let (end, skipped, kept) = (before.end, before.skipped, before.records.len());
+        let records = self.records.split_off(kept);
+        let first = Self {
+            end,
+            skipped,
+            ..self
+        };
+        (first, Self { records, ..rest })
+    }
+
     /// The batch as one part.
     pub(crate) fn whole(&self) -> Part<'_> {
         Part {
@@ -195,6 +215,10 @@ mod tests {
         let (before, behind) = whole.whole().at(15);
         assert_eq!(shape(before), (10, 15, 3, vec![12, 13]));
         assert_eq!(shape(behind), (15, 19, 3, vec![15]));
+        let (before, behind) = whole.parted(13);
+        assert!(before.is_accounted() && behind.is_accounted());
+        assert_eq!(shape(before.whole()), (10, 13, 2, vec![12]));
+        assert_eq!(shape(behind.whole()), (13, 19, 4, vec![13, 15]));
     }
 
     #[test]

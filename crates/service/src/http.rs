@@ -2,11 +2,12 @@
 //! /metrics. Called by each main; reads [`Health`] and the metrics registry, writes nothing.
 //!
 //! The port may be reachable by strangers, so every connection is bounded: one request, a head
-//! of at most [`MAX_HEAD`] bytes, [`CONNECTION_TIME`] in all, [`MAX_CONNECTIONS`] at once.
+//! of at most [`MAX_HEAD`] bytes, [`CONNECTION_TIME`] in all, [`MAX_CONNECTIONS`] at once, of which
+//! the oldest makes room for the next.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -19,8 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -127,24 +127,22 @@ fn internal(error: &dyn std::error::Error) -> Response {
 }
 
 async fn accept(listener: TcpListener, router: Router, shutdown: CancellationToken) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
-    let take = async || {
-        // Taken before the connection: the ones that wait stay in the kernel's queue.
-        let slot = Arc::clone(&slots).acquire_owned().await.ok();
-        (listener.accept().await, slot)
-    };
+    // In the order in which they came.
+    let mut open: VecDeque<AbortHandle> = VecDeque::with_capacity(MAX_CONNECTIONS);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
             Some(_) = connections.join_next() => {}
-            (accepted, slot) = take() => match accepted {
+            accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    let router = router.clone();
-                    connections.spawn(async move {
-                        answer(stream, router, CONNECTION_TIME).await;
-                        drop(slot);
-                    });
+                    open.retain(|connection| !connection.is_finished());
+                    // A request takes milliseconds: the oldest is the likeliest to be no request. Waiting
+                    // for it instead would let anybody who only connects keep a probe from its answer.
+                    if open.len() == MAX_CONNECTIONS && let Some(oldest) = open.pop_front() {
+                        oldest.abort();
+                    }
+                    open.push_back(connections.spawn(answer(stream, router.clone(), CONNECTION_TIME)));
                 }
                 Err(error) => {
                     // Most likely out of file descriptors: some will come back.
@@ -169,6 +167,8 @@ async fn answer(stream: TcpStream, router: Router, within: Duration) {
         .header_read_timeout(within)
         .max_buf_size(MAX_HEAD)
         .keep_alive(false)
+        // A client that has nothing more to send still gets its answer; without this it depends on luck.
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     match timeout(within, connection).await {
         Ok(Ok(())) => {}
@@ -309,17 +309,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connections_beyond_the_bound_wait_for_a_free_one() {
+    async fn the_oldest_connection_makes_room_beyond_the_bound_and_only_that_one() {
         let server = server().await;
         let mut idle = Vec::new();
         for _ in 0..MAX_CONNECTIONS {
             idle.push(TcpStream::connect(server.handle.local_addr).await.unwrap());
         }
-        let mut next = std::pin::pin!(get(&server, "/healthz"));
-        let early = timeout(Duration::from_millis(200), next.as_mut()).await;
-        assert!(early.is_err(), "answered beyond the bound: {early:?}");
-        idle.pop();
-        let answer = timeout(Duration::from_secs(5), next).await.unwrap();
+        let next = timeout(Duration::from_secs(5), get(&server, "/healthz"));
+        assert!(next.await.unwrap().starts_with("HTTP/1.1 200 "));
+        let oldest = timeout(Duration::from_secs(5), idle[0].read(&mut [0])).await;
+        assert!(matches!(oldest, Ok(Ok(0) | Err(_))), "{oldest:?}");
+        let second = &mut idle[1];
+        second
+            .write_all(b"GET /healthz HTTP/1.1\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        second.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
 

@@ -22,6 +22,7 @@ Reasons: invalid_json, invalid_avro, unknown_schema, invalid_event, tenant_not_a
 idempotency_conflict, event_id_reused, too_large, unstorable, tombstone, key_mismatch,
 unknown_content_type, run_retired.
 A record that names no valid tenant belongs to nobody: only --all-tenants shows it.
+BYTES are the value's; (cut) = only the first KiB is kept: ingest.dead_letters.max_bytes_per_tenant.
 What a changed configuration would accept is read again by `runlog stream rewind`.")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -77,7 +78,7 @@ pub(super) async fn run(args: &Args, app: &App) -> anyhow::Result<Exit> {
 
 fn table(letters: &[Letter], output: &Output) -> String {
     let mut table = output.table(&[
-        "ID", "RECEIVED", "REASON", "DETAIL", "TENANT", "RUN", "POSITION", "STATUS",
+        "ID", "RECEIVED", "REASON", "DETAIL", "TENANT", "RUN", "POSITION", "BYTES", "STATUS",
     ]);
     for letter in letters {
         table.add_row(vec![
@@ -88,6 +89,7 @@ fn table(letters: &[Letter], output: &Output) -> String {
             or_dash(letter.tenant_id.as_ref()).into(),
             or_dash(letter.run_id.as_ref()).into(),
             letter.position().into(),
+            or_dash(letter.size()).into(),
             output.status(&letter.status),
         ]);
     }

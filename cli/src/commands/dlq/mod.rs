@@ -9,7 +9,7 @@ use serde::Serialize;
 use service::exit::Exit;
 
 use crate::app::App;
-use crate::format::Time;
+use crate::format::{Time, count};
 
 /// Look at dead letters: records that could not be appended
 #[derive(Debug, Subcommand)]
@@ -38,12 +38,23 @@ pub(crate) struct Letter {
     pub(crate) detail: String,
     pub(crate) received_at: Time,
     pub(crate) status: String,
+    /// Whether only the first bytes of key, headers or value are kept.
+    pub(crate) truncated: bool,
+    /// Bytes of the whole value; none = a tombstone.
+    pub(crate) value_bytes: Option<i64>,
 }
 
 impl Letter {
     /// topic/partition@offset.
     pub(crate) fn position(&self) -> String {
         format!("{}/{}@{}", self.topic, self.partition, self.source_offset)
+    }
+
+    /// The bytes of the whole value, and whether the letter was cut.
+    pub(crate) fn size(&self) -> Option<String> {
+        let cut = if self.truncated { " (cut)" } else { "" };
+        let bytes = self.value_bytes.map(|bytes| count(bytes.unsigned_abs()));
+        bytes.map(|bytes| format!("{bytes}{cut}"))
     }
 }
 
@@ -60,6 +71,8 @@ impl From<DeadLetter> for Letter {
             detail: letter.detail,
             received_at: Time(letter.received_at),
             status: letter.status,
+            truncated: letter.truncated,
+            value_bytes: letter.value_bytes,
         }
     }
 }

@@ -8,7 +8,7 @@ use super::Letter;
 use crate::app::App;
 use crate::database::{connect, failed};
 use crate::format::{count, hex_dump, or_dash, printable};
-use crate::output::{Output, text, write_bytes};
+use crate::output::{Output, note, text, write_bytes};
 use crate::scope::ScopeArgs;
 
 /// Show a dead letter with its key, headers and value
@@ -19,7 +19,9 @@ Examples:
   runlog dlq show 4711 --all-tenants --raw > record.bin
   runlog dlq show 4711 --tenant acme-retail -o json | jq -r .value.text
 
-Bytes that are no UTF-8 are shown as a dump; in JSON and YAML they are hex digits.")]
+Bytes that are no UTF-8 are shown as a dump; in JSON and YAML they are hex digits.
+Of a letter beyond its tenant's quota only the first KiB is kept, with the value's length and SHA-256:
+compare `sha256sum` of a file that may be the same value.")]
 pub(crate) struct Args {
     /// The dead letter's number
     #[arg(value_name = "ID")]
@@ -33,6 +35,10 @@ pub(crate) struct Args {
     raw: bool,
 }
 
+/// What is said of a letter that was cut.
+const CUT: &str = "only the first KiB of key, headers and value is kept: \
+    ingest.dead_letters.max_bytes_per_tenant was reached";
+
 #[derive(Debug, Serialize)]
 struct Shown {
     #[serde(flatten)]
@@ -40,6 +46,8 @@ struct Shown {
     key: Option<Bytes>,
     headers: Vec<Header>,
     value: Option<Bytes>,
+    /// SHA-256 of the whole value, in hex digits.
+    value_digest: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -76,6 +84,9 @@ pub(super) async fn run(args: &Args, app: &App) -> anyhow::Result<Exit> {
         );
     };
     if args.raw {
+        if record.letter.truncated {
+            note(CUT);
+        }
         write_bytes(record.value.as_deref().unwrap_or_default())?;
         return Ok(Exit::Done);
     }
@@ -98,6 +109,7 @@ impl From<DeadLetterRecord> for Shown {
             key: record.key.map(Bytes::from),
             headers: headers.collect(),
             value: record.value.map(Bytes::from),
+            value_digest: record.value_digest.map(hex::encode),
         }
     }
 }
@@ -128,7 +140,14 @@ fn plain(record: &DeadLetterRecord) -> String {
     let Some(value) = &record.value else {
         return "value: none (a tombstone)".to_owned();
     };
-    let size = count(value.len() as u64);
+    let size = match &record.letter {
+        letter if letter.truncated => format!(
+            "the first {} of {}",
+            count(value.len() as u64),
+            or_dash(letter.value_bytes.map(|bytes| count(bytes.unsigned_abs())))
+        ),
+        _ => count(value.len() as u64),
+    };
     match printable(value) {
         Some(text) => format!("value, {size} bytes:\n{text}"),
         None => format!("value, {size} bytes, no UTF-8:\n{}", hex_dump(value)),
@@ -145,6 +164,14 @@ fn table(shown: &Shown, output: &Output) -> String {
     table.add_row(["received", &letter.received_at.to_string()]);
     table.add_row(["tenant", &or_dash(letter.tenant_id.as_ref())]);
     table.add_row(["run", &or_dash(letter.run_id.as_ref())]);
+    if letter.truncated {
+        table.add_row(["cut", CUT]);
+    }
+    table.add_row(["bytes of the value", &or_dash(letter.size())]);
+    table.add_row([
+        "SHA-256 of the value",
+        &or_dash(shown.value_digest.as_ref()),
+    ]);
     table.add_row(["key", &or_dash(shown.key.as_ref().map(Bytes::line))]);
     for header in &shown.headers {
         let value = or_dash(header.value.as_ref().map(Bytes::line));

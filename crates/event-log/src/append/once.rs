@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 
-use super::{AppendError, Appended, StreamWriter};
+use super::{AppendError, Appended, StreamWriter, Truncated};
 use crate::decide::{Decision, Prepared, decide};
 use crate::fault::{FaultClass, classify};
 use crate::fence::{self, Locked};
@@ -52,11 +52,18 @@ struct Written {
 }
 
 impl Written {
-    fn unlearned(outcomes: Vec<Outcome>, persisted_at: DateTime<Utc>) -> Self {
+    fn unlearned(
+        part: Part<'_>,
+        outcomes: Vec<Outcome>,
+        truncated: Truncated,
+        persisted_at: DateTime<Utc>,
+    ) -> Self {
         Self {
             appended: Appended {
+                end: part.end,
                 outcomes,
                 persisted_at,
+                truncated,
             },
             learned: None,
         }
@@ -115,7 +122,7 @@ impl StreamWriter {
         transaction.commit().await?;
         self.tenants.note(new_tenants);
         if let Some(learned) = written.learned {
-            staging::learn(&mut self.cache, prepared, learned, part.end);
+            staging::learn(&mut self.cache, prepared, learned, written.appended.end);
         }
         Ok(written.appended)
     }
@@ -142,20 +149,20 @@ impl StreamWriter {
         let all = 0..prepared.records.len();
         let decision = decide(prepared, all, &mut runs, &HashSet::new(), persisted_at);
         let staged = staging::staged(runs);
-        let decision = self.write(connection, part, decision, persisted_at).await?;
+        let written = self.write(connection, part, decision, persisted_at).await?;
         Ok(Written {
             learned: Some(Learned { loaded, staged }),
-            ..Written::unlearned(decision.outcomes, persisted_at)
+            ..written
         })
     }
 
-    async fn write<'b>(
+    async fn write(
         &self,
         connection: &mut PgConnection,
         part: Part<'_>,
-        mut decision: Decision<'b>,
+        mut decision: Decision<'_>,
         persisted_at: DateTime<Utc>,
-    ) -> Result<Decision<'b>, TryError> {
+    ) -> Result<Written, TryError> {
         let stream_id = self.claim.stream_id;
         match insert::events(connection, stream_id, persisted_at, &mut decision.events).await {
             Ok(()) => {}
@@ -163,9 +170,34 @@ impl StreamWriter {
             Err(InsertError::Hole) => return Err(TryError::NeedsCheck(hole())),
         }
         failpoints::hit("append.inserted");
-        insert::dead_letters(connection, stream_id, persisted_at, &decision.dead_letters).await?;
-        insert::advance(connection, stream_id, part, &decision, persisted_at).await?;
-        Ok(decision)
+        Ok(self.book(connection, part, decision, persisted_at).await?)
+    }
+
+    /// Keeps the dead letters and moves the stream row, last of all: the events are in.
+    async fn book(
+        &self,
+        connection: &mut PgConnection,
+        part: Part<'_>,
+        decision: Decision<'_>,
+        persisted_at: DateTime<Utc>,
+    ) -> Result<Written, sqlx::Error> {
+        let (letters, quota) = (&decision.dead_letters, self.dead_letter_quota);
+        let truncated =
+            insert::dead_letters(connection, &self.claim, persisted_at, letters, quota).await?;
+        insert::advance(
+            connection,
+            self.claim.stream_id,
+            part,
+            &decision,
+            persisted_at,
+        )
+        .await?;
+        Ok(Written::unlearned(
+            part,
+            decision.outcomes,
+            truncated,
+            persisted_at,
+        ))
     }
 
     /// Numbers the runs that are new and loads those that exist and are not in the cache.
@@ -252,12 +284,16 @@ impl StreamWriter {
             }
         };
         let stream_id = self.claim.stream_id;
-        let decision = checked::append(transaction, stream_id, prepared, persisted_at).await?;
+        let turn = self.turn_ends;
+        let decision =
+            checked::append(transaction, stream_id, prepared, persisted_at, turn).await?;
         failpoints::hit("append.checked");
+        // The turn may have ended before the part did.
+        let part = part
+            .after(decision.outcomes.len())
+            .map_or(part, |parted| parted.0);
         let connection = transaction.connection();
-        insert::dead_letters(connection, stream_id, persisted_at, &decision.dead_letters).await?;
-        insert::advance(connection, stream_id, part, &decision, persisted_at).await?;
-        Ok(Written::unlearned(decision.outcomes, persisted_at))
+        Ok(self.book(connection, part, decision, persisted_at).await?)
     }
 
     /// What became of the records of a batch whose commit's answer was lost.
@@ -270,7 +306,8 @@ impl StreamWriter {
     ) -> Result<Written, sqlx::Error> {
         let stream_id = self.claim.stream_id;
         let outcomes = committed::outcomes(connection, stream_id, part, prepared).await?;
-        Ok(Written::unlearned(outcomes, now))
+        // How many were cut then is not known, and was not counted: a metric lacks them, nothing else.
+        Ok(Written::unlearned(part, outcomes, Truncated::new(), now))
     }
 }
 

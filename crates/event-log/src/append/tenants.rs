@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use crate::decide::Prepared;
-use crate::insert::owner;
+use crate::quota::storable;
 
 /// Above this number it is forgotten and learned anew, so that a million tenants take no memory for ever.
 const MOST: usize = 10_000;
@@ -19,7 +19,7 @@ impl NotedTenants {
         let of_events = prepared.runs.iter().map(|(tenant, _)| *tenant);
         let of_refused = prepared.records.iter().filter_map(|r| {
             let rejection = r.record.verdict.as_ref().err()?;
-            owner(&rejection.tenant_id)
+            storable(&rejection.tenant_id)
         });
         let mut new: Vec<_> = of_events
             .chain(of_refused)

@@ -1,6 +1,7 @@
 -- One dead letter with its bytes and its headers decoded. $1 number, $2 tenant or null. No locks.
 SELECT d.dead_letter_id, d.topic, d.partition, d.source_offset, d.tenant_id, d.run_id,
-       d.reason, d.detail, d.received_at, d.status, d.key, d.value,
+       d.reason, d.detail, d.received_at, d.status, d.truncated, d.value_bytes,
+       d.key, d.value, d.value_digest,
        ARRAY(SELECT decode(h.header ->> 'name', 'base64')
              FROM jsonb_array_elements(d.headers) WITH ORDINALITY AS h (header, place)
              ORDER BY h.place) AS header_names,

@@ -11,6 +11,7 @@ mod growth;
 mod immutability;
 mod interruption;
 mod outcomes;
+mod quotas;
 mod refused_records;
 #[path = "../support/mod.rs"]
 mod support;

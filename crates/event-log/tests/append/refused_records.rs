@@ -318,3 +318,49 @@ async fn a_batch_of_bad_records_alone_is_a_batch_of_dead_letters() {
     })
     .await;
 }
+
+/// What the stored offset, the ledger and the letters say of a batch of which only the first records
+/// were appended is what they say of a batch of just these.
+#[tokio::test]
+async fn a_turn_ends_within_a_batch_of_refused_records_and_the_rest_follows() {
+    with_database(|database| async move {
+        let bad = |n: i64| event_with("t", "run", &format!("{n}"), r#"{"a": "\u0000"}"#);
+        let good = |n: i64| event("t", "run", &format!("{n}"));
+        let events = (0..12).map(|n| if n % 3 == 0 { good(n) } else { bad(n) });
+        let mut rest = batch(0, events);
+        // Behind the last record, too.
+        rest.end += 2;
+        rest.skipped = 2;
+        // Over at once: every append does the least that there is.
+        let writer = database.writer(0).await;
+        let mut writer = writer.in_turns_of(std::time::Duration::ZERO);
+        let (mut outcomes, mut turns) = (Vec::new(), 0);
+        loop {
+            let appended = writer.append(&database.pool, &rest).await.unwrap();
+            turns += 1;
+            let stored = "SELECT next_offset FROM event_log.stream";
+            assert_eq!(database.number(stored).await, appended.end);
+            let all = "SELECT (SELECT count(*) FROM event_log.event) + (SELECT count(*) FROM event_log.dead_letter)";
+            let (done, left) = rest.parted(appended.end);
+            assert_eq!(done.records.len(), appended.outcomes.len());
+            outcomes.extend(appended.outcomes);
+            assert_eq!(database.number(all).await, outcomes.len() as i64);
+            // The answer to the commit was lost: the same again is known to be done.
+            let again = writer.append(&database.pool, &done).await.unwrap();
+            assert_eq!(again.end, appended.end);
+            rest = left;
+            if rest.end == rest.start {
+                break;
+            }
+        }
+        let expected = (0..12).map(|n| match n % 3 {
+            0 => Outcome::Appended { run_seq: n / 3 + 1 },
+            _ => REFUSED,
+        });
+        assert_eq!(outcomes, expected.collect::<Vec<_>>());
+        assert!(turns > 4, "{turns}");
+        let ledger = "SELECT appended * 10000 + dead_lettered * 100 + skipped FROM event_log.stream";
+        assert_eq!(database.number(ledger).await, 4_08_02);
+    })
+    .await;
+}

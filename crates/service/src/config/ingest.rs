@@ -37,6 +37,8 @@ pub struct IngestConfig {
     /// Whether an idempotency key that is not the one its event derives makes the record a dead
     /// letter (`key_mismatch`). Default false: such a key is accepted and counted.
     pub strict_keys: bool,
+    /// What is kept of records that cannot be appended.
+    pub dead_letters: DeadLettersConfig,
 }
 
 /// One topic and who may speak through it.
@@ -66,6 +68,17 @@ pub struct BatchConfig {
     pub linger: Duration,
 }
 
+/// What is kept of records that cannot be appended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeadLettersConfig {
+    /// Bytes of a tenant's pending dead letters (key, value and headers) in the whole database up to
+    /// which they are kept whole; of those beyond it only the first KiB is. Records that name no valid
+    /// tenant which their topic may speak for count together for the topic. 0 to 64 TiB, default 1 GiB.
+    #[serde(with = "byte_size")]
+    pub max_bytes_per_tenant: usize,
+}
+
 impl Default for IngestConfig {
     fn default() -> Self {
         IngestConfig {
@@ -80,6 +93,15 @@ impl Default for IngestConfig {
             drain_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(300),
             strict_keys: false,
+            dead_letters: DeadLettersConfig::default(),
+        }
+    }
+}
+
+impl Default for DeadLettersConfig {
+    fn default() -> Self {
+        DeadLettersConfig {
+            max_bytes_per_tenant: 1 << 30,
         }
     }
 }
@@ -101,6 +123,12 @@ impl IngestConfig {
         }
         check_topics(&self.topics)?;
         self.batch.check()?;
+        Problem::unless_within(
+            "ingest.dead_letters.max_bytes_per_tenant",
+            self.dead_letters.max_bytes_per_tenant,
+            0..=64 << 40,
+            byte_size::text,
+        )?;
         Problem::unless_within("ingest.writers", self.writers, 1..=64, usize::to_string)?;
         Problem::unless_within(
             "ingest.buffer_bytes",

@@ -125,6 +125,7 @@ fn without_any_layer_every_key_shows_its_documented_default() {
         ("ingest.batch.max_bytes", "8MiB"),
         ("ingest.batch.max_events", "2000"),
         ("ingest.buffer_bytes", "128MiB"),
+        ("ingest.dead_letters.max_bytes_per_tenant", "1GiB"),
         ("ingest.drain_timeout", "10s"),
         ("ingest.group_id", "runlog"),
         ("ingest.stall_timeout", "5m"),

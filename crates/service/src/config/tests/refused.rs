@@ -215,6 +215,10 @@ fn a_value_out_of_bounds_is_named_with_its_source_and_the_bounds() {
         ("ingest.writers=0", "between 1 and 64"),
         ("ingest.writers=65", "between 1 and 64"),
         ("ingest.buffer_bytes=0", "between 1 and 64GiB"),
+        (
+            "ingest.dead_letters.max_bytes_per_tenant=65537GiB",
+            "between 0 and 65536GiB",
+        ),
         ("ingest.drain_timeout=11m", "between 0s and 2m"),
         ("ingest.stall_timeout=9s", "between 10s and 1day"),
         ("ingest.group_id= ", "is empty"),
