@@ -569,6 +569,7 @@ BEGIN
   RETURNING a.audit_id INTO act;
   UPDATE event_log.dead_letter d
   SET key = NULL, value = NULL, headers = '[]', status = 'discarded', erased_at = clock_timestamp(),
+      value_bytes = coalesce(d.value_bytes, octet_length(d.value)), value_digest = coalesce(d.value_digest, sha256(d.value)),
       detail = format('erased on request: event_log.audit %s', act)
   WHERE d.tenant_id = of_tenant AND (of_run IS NULL OR d.run_id = of_run) AND d.erased_at IS NULL;
   GET DIAGNOSTICS erased = ROW_COUNT;

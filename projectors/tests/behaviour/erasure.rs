@@ -320,7 +320,7 @@ async fn dead_letters_keep_their_reason_and_place_and_nothing_of_the_record() {
         ["event_log.dead_letter"]
     );
     let kept = "SELECT count(*) FROM event_log.dead_letter
-         WHERE run_id = 'a' AND reason = 'idempotency_conflict' AND status = 'discarded' AND source_offset = 7
+         WHERE run_id = 'a' AND value_digest = sha256('secret of letter a') AND value_bytes = 18 AND reason = 'idempotency_conflict' AND status = 'discarded' AND source_offset = 7
            AND erased_at IS NOT NULL AND headers = '[]' AND detail LIKE 'erased on request%'";
     assert_eq!(database.number(kept).await, 1);
     let again = event_log::erasure::erase_dead_letters(&mut connection, tenant, run, by)
