@@ -6,8 +6,8 @@ use service::exit::Exit;
 
 use crate::app::App;
 use crate::commands::{
-    audit, completions, config_show, dlq, doctor, events, migrate, publish, rebuild, runs,
-    simulate, status, stream, tenant, verify, wait_schema,
+    audit, completions, config_show, dlq, doctor, erase, events, migrate, publish, rebuild, retire,
+    runs, simulate, status, stream, tenant, verify, wait_schema,
 };
 use crate::output::Format;
 
@@ -58,6 +58,8 @@ enum Command {
     #[command(subcommand)]
     Stream(stream::Command),
     Rebuild(rebuild::Args),
+    Retire(retire::Args),
+    Erase(erase::Args),
     #[command(subcommand)]
     Tenant(tenant::Command),
     Verify(verify::Args),
@@ -100,6 +102,8 @@ impl Cli {
             Command::Verify(args) => verify::run(&args, &app).await,
             Command::Audit(command) => audit::run(&command, &app).await,
             Command::Rebuild(args) => rebuild::run(&args, &app).await,
+            Command::Retire(args) => retire::run(&args, &app).await,
+            Command::Erase(args) => erase::run(&args, &app).await,
             Command::Config(config_show::Command::Show) => config_show::run(&app),
             Command::Completions(_) | Command::Doctor(_) => Ok(Exit::Done),
         }
@@ -169,6 +173,14 @@ mod tests {
             "runlog stream resume run-events/0 --at soon --dry-run",
             "runlog stream rewind run-events/0 --dry-run",
             "runlog stream rewind run-events/0 --to latest --dry-run",
+            "runlog erase --tenant acme --run r-1",
+            "runlog erase --tenant acme --dry-run",
+            "runlog erase --run r-1 --dry-run",
+            "runlog erase --tenant acme --run r-1 --all-runs --dry-run",
+            "runlog retire --all-tenants --dry-run",
+            "runlog retire --all-tenants --older-than 1d",
+            "runlog retire --all-tenants --older-than 1d --ended-before 2025-01-01 --dry-run",
+            "runlog retire --all-tenants --ended-before yesterday --dry-run",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).err();
             assert_eq!(error.map(|e| e.exit_code()), Some(2), "{line}");

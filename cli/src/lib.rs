@@ -6,9 +6,11 @@
 //! whose data it may read ([`scope`]), why somebody acts ([`reason`]), and how it reaches [`database`] and [`kafka`]. Data goes to
 //! stdout, notes and progress to stderr. Calls event-log for the log and reads the read models.
 
+mod acts;
 mod app;
 mod cli;
 mod commands;
+mod consent;
 mod database;
 mod format;
 mod kafka;

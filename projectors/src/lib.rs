@@ -5,8 +5,10 @@
 //! projections ([`projection::Projection`], one module per read model) up to the head of the log.
 
 pub mod by_run;
+pub mod erasure;
 pub mod metrics;
 pub mod projection;
+pub mod retention;
 mod rows;
 mod run_stats;
 mod run_status;

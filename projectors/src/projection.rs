@@ -67,6 +67,17 @@ pub enum ProjectionError {
         /// The later one that is.
         seen: i64,
     },
+    /// The database has a projection that this build does not know.
+    #[error(
+        "this build does not know the projection {projection}, of which there is version {version}: use one \
+         that does, or remove the version"
+    )]
+    Unknown {
+        /// Its name.
+        projection: String,
+        /// Its version.
+        version: i32,
+    },
     /// The projection panicked.
     #[error("the projection panicked, which is a bug: its log has the message; please report it")]
     Panicked,

@@ -39,7 +39,7 @@ async fn an_untouched_log_is_verified_and_its_digest_is_always_the_same() {
     let digest = json["chain"]["digest"].as_str().unwrap().to_owned();
     assert_eq!(digest.len(), 64);
     let expected = serde_json::json!({"chain": {
-        "runs": 2, "events": 6, "streams": 1, "seals": 0, "findings": 0, "digest": digest, "found": []
+        "runs": 2, "events": 6, "streams": 1, "seals": 0, "retired": 0, "erased": 0, "findings": 0, "digest": digest, "found": []
     }});
     assert_eq!(json, expected);
     let table = place
@@ -47,7 +47,10 @@ async fn an_untouched_log_is_verified_and_its_digest_is_always_the_same() {
         .done();
     let stdout = table.stdout();
     let row = stdout.lines().nth(1).unwrap().split_whitespace();
-    assert_eq!(row.collect::<Vec<_>>(), ["2", "6", "1", "0", "0", &digest]);
+    assert_eq!(
+        row.collect::<Vec<_>>(),
+        ["2", "6", "1", "0", "0", "0", "0", &digest]
+    );
     let stderr = table.stderr();
     assert!(
         stderr.contains("6 events in ") && stderr.contains(" events/s"),

@@ -140,10 +140,10 @@ async fn try_range<'b>(
         .iter()
         .filter_map(|r| r.event)
         .collect();
-    let heads = known::run_heads(connection, run_nos).await?;
+    let mut heads = known::run_heads(connection, run_nos).await?;
     let known: Vec<KnownRun> = run_nos
         .iter()
-        .map(|run_no| KnownRun::with_head(*run_no, heads.get(run_no).copied()))
+        .map(|run_no| heads.remove(run_no).unwrap_or(KnownRun::empty(*run_no)))
         .collect();
     let mut runs: Vec<StagedRun<'_>> = known.iter().map(StagedRun::new).collect();
     known::complete_keys(connection, events.iter().copied(), &mut runs).await?;

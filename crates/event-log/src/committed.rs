@@ -1,7 +1,7 @@
 //! What became of a batch that was committed before: the answer to a commit was lost, and the caller
 //! asks again. Called by [`crate::append`], under the lock of the stream row.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use run_events::{IdempotencyKey, Reason};
 use sqlx::PgConnection;
@@ -29,6 +29,7 @@ pub(crate) async fn outcomes(
         .map(|(offset, seq, reason)| (offset, (seq, reason)))
         .collect();
     let originals = originals(connection, prepared).await?;
+    let retired = retired(connection, prepared).await?;
     prepared
         .records
         .iter()
@@ -48,11 +49,31 @@ pub(crate) async fn outcomes(
                     .map(conflict_or)
                     .ok_or(sqlx::Error::RowNotFound),
                 (None, Some(original)) => Ok(Outcome::Duplicate(original)),
+                // Appended or a duplicate; its run was retired since, and nobody can tell any more.
+                (None, None) if record.event.is_some_and(|e| retired.contains(&e.run)) => {
+                    Ok(Outcome::DeadLetter(Reason::RunRetired))
+                }
                 // Committed, and yet neither an event, nor a dead letter, nor a duplicate.
                 (None, None) => Err(sqlx::Error::RowNotFound),
             }
         })
         .collect()
+}
+
+/// The runs of the batch that were retired, by their index.
+async fn retired(
+    connection: &mut PgConnection,
+    prepared: &Prepared<'_>,
+) -> Result<HashSet<usize>, sqlx::Error> {
+    let known = known::existing_runs(connection, &prepared.runs).await?;
+    let is_retired = |(tenant, run): &(&str, &str)| {
+        let known = known.get(&((*tenant).to_owned(), (*run).to_owned()));
+        known.is_some_and(|run| run.is_retired)
+    };
+    let runs = prepared.runs.iter().enumerate();
+    Ok(runs
+        .filter_map(|(index, run)| is_retired(run).then_some(index))
+        .collect())
 }
 
 /// The events that the records' keys stand for, by (index of the run, key).

@@ -160,7 +160,10 @@ pub(crate) fn decide<'b>(
         };
         let event = prepared_event.event;
         let run = &mut runs[prepared_event.run];
-        if let Some(known) = run.key(&event.idempotency_key) {
+        if run.known.is_retired {
+            let outcome = Outcome::DeadLetter(Reason::RunRetired);
+            decision.reject(record, run_retired(event), outcome);
+        } else if let Some(known) = run.key(&event.idempotency_key) {
             let original = known.original;
             if known.content == prepared_event.content {
                 decision.outcomes.push(Outcome::Duplicate(original));
@@ -250,6 +253,12 @@ fn conflict(event: &RunEvent, original: Original) -> Rejection {
         original.run_seq, original.event_id
     );
     owned(event, Rejection::new(Reason::IdempotencyConflict, detail))
+}
+
+/// Duplicate or not, nobody can tell any more.
+fn run_retired(event: &RunEvent) -> Rejection {
+    let detail = "runId: the run was retired from the log, which takes no more events of it";
+    owned(event, Rejection::new(Reason::RunRetired, detail))
 }
 
 /// Does not say who holds the id: that may be another tenant.

@@ -50,6 +50,7 @@ pub(crate) async fn existing_runs(
         run_id: String,
         run_seq: Option<i64>,
         chain_digest: Option<[u8; 32]>,
+        is_retired: bool,
     }
     let (tenants, ids): (Vec<&str>, Vec<&str>) = runs.iter().copied().unzip();
     let rows: Vec<Row> = sqlx::query_as(include_str!("sql/load_runs.sql"))
@@ -59,7 +60,10 @@ pub(crate) async fn existing_runs(
         .await?;
     let known = |row: Row| {
         let head = row.run_seq.zip(row.chain_digest.map(Digest));
-        let run = KnownRun::with_head(row.run_no, head);
+        let run = match row.is_retired {
+            true => KnownRun::retired(row.run_no),
+            false => KnownRun::with_head(row.run_no, head),
+        };
         ((row.tenant_id, row.run_id), run)
     };
     Ok(rows.into_iter().map(known).collect())
@@ -91,19 +95,24 @@ pub(crate) async fn run_numbers(
         .collect())
 }
 
-/// The last runSeq and chain digest of each run that has events.
+/// Each run with its last event.
 pub(crate) async fn run_heads(
     connection: &mut PgConnection,
     run_nos: &[i64],
-) -> Result<HashMap<i64, (i64, Digest)>, sqlx::Error> {
-    let rows: Vec<(i64, i64, [u8; 32])> = sqlx::query_as(include_str!("sql/run_heads.sql"))
+) -> Result<HashMap<i64, KnownRun>, sqlx::Error> {
+    type Row = (i64, Option<i64>, Option<[u8; 32]>, bool);
+    let rows: Vec<Row> = sqlx::query_as(include_str!("sql/run_heads.sql"))
         .bind(run_nos)
         .fetch_all(connection)
         .await?;
-    Ok(rows
-        .into_iter()
-        .map(|(run_no, seq, chain)| (run_no, (seq, Digest(chain))))
-        .collect())
+    let known = |(run_no, seq, chain, is_retired): Row| match is_retired {
+        true => (run_no, KnownRun::retired(run_no)),
+        false => {
+            let head = seq.zip(chain.map(Digest));
+            (run_no, KnownRun::with_head(run_no, head))
+        }
+    };
+    Ok(rows.into_iter().map(known).collect())
 }
 
 /// What the log holds for these (run_no, key) pairs.

@@ -1,7 +1,8 @@
 //! The canonical log in PostgreSQL. The only owner of the schema `event_log` and its SQL.
 //!
 //! - Ingest claims partitions ([`stream`]) and appends batches to them ([`append`]).
-//! - Operators look at generations and open new ones ([`generation`]), and say who sees which tenants ([`tenants`]).
+//! - Operators look at generations and open new ones ([`generation`]), say who sees which tenants ([`tenants`]), retire
+//!   runs ([`retention`]) and erase payloads ([`erasure`]).
 //! - Projectors and the CLI read ([`read`]), always below the horizon.
 //! - The CLI looks for what was changed by hand ([`verify`]), seals days ([`seal`]), and looks whether what protects the
 //!   log stands ([`protection`]).
@@ -17,6 +18,7 @@ pub mod append;
 mod checked;
 mod committed;
 mod decide;
+pub mod erasure;
 pub mod fault;
 mod fence;
 pub mod generation;
@@ -29,6 +31,7 @@ mod protocol_model;
 mod quota;
 pub mod read;
 pub mod record;
+pub mod retention;
 mod run_cache;
 pub mod schema;
 pub mod seal;

@@ -121,6 +121,23 @@ pub async fn stream_events(
         .await
 }
 
+/// How many events of a stream were taken out of the log, with their runs. A reader that begins now does not
+/// meet them.
+///
+/// # Errors
+/// The database's.
+pub async fn retired_events(
+    connection: &mut PgConnection,
+    stream_id: i64,
+) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT coalesce(sum(events), 0)::bigint FROM event_log.retired_events WHERE stream_id = $1",
+    )
+    .bind(stream_id)
+    .fetch_one(connection)
+    .await
+}
+
 /// Up to `limit` events of one run with `from <= runSeq <= to`, in runSeq order.
 ///
 /// # Errors
@@ -166,6 +183,22 @@ pub async fn runs_between(
     )
     .bind(after)
     .bind(to)
+    .fetch_all(connection)
+    .await
+}
+
+/// The runs with these numbers, by number.
+///
+/// # Errors
+/// The database's.
+pub async fn runs_of(
+    connection: &mut PgConnection,
+    run_nos: &[i64],
+) -> Result<Vec<LoggedRun>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT run_no, tenant_id, run_id FROM event_log.run WHERE run_no = ANY ($1) ORDER BY run_no",
+    )
+    .bind(run_nos)
     .fetch_all(connection)
     .await
 }

@@ -29,6 +29,8 @@ pub(crate) struct KnownRun {
     pub(crate) keys: HashMap<IdempotencyKey, KnownKey>,
     /// Whether `keys` holds every key up to the head. Else a key that is not in it may be taken.
     pub(crate) is_whole: bool,
+    /// Whether it was taken out of the log, for ever: it takes no event.
+    pub(crate) is_retired: bool,
 }
 
 impl KnownRun {
@@ -40,6 +42,15 @@ impl KnownRun {
             chain: Digest::CHAIN_START,
             keys: HashMap::new(),
             is_whole: true,
+            is_retired: false,
+        }
+    }
+
+    /// A run that was taken out of the log.
+    pub(crate) fn retired(run_no: i64) -> Self {
+        Self {
+            is_retired: true,
+            ..Self::empty(run_no)
         }
     }
 

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use event_log::read::StreamHead;
+use event_log::read::{StreamHead, retired_events};
 use sqlx::postgres::types::PgInterval;
 use sqlx::{FromRow, PgConnection, PgPool};
 use uuid::Uuid;
@@ -39,7 +39,7 @@ pub struct Lease {
 pub struct Position {
     /// The offset to read next.
     pub next_offset: i64,
-    /// Events read so far.
+    /// Events read so far, and those that were retired before the version was there.
     pub applied: i64,
 }
 
@@ -93,16 +93,18 @@ pub(super) async fn standings(
         .await
 }
 
-/// Makes the checkpoint of a stream, at its start and without a lease, unless it is there.
+/// Makes the checkpoint of a stream, at its start and without a lease, unless it is there. What was retired of
+/// the stream counts as read: no run that the version has not read is retired once the version is there.
 pub(super) async fn create(
     connection: &mut PgConnection,
     version: &Version,
     head: &StreamHead,
 ) -> Result<(), sqlx::Error> {
+    let retired = retired_events(connection, head.stream_id).await?;
     sqlx::query(
         "INSERT INTO read_model.projection_checkpoint
-           (projection, version, stream_id, topic, partition, generation, next_offset)
-         SELECT projection, version, $3, $4, $5, $6, $7 FROM read_model.projection_version
+           (projection, version, stream_id, topic, partition, generation, next_offset, applied)
+         SELECT projection, version, $3, $4, $5, $6, $7, $8 FROM read_model.projection_version
          WHERE projection = $1 AND version = $2
          ON CONFLICT DO NOTHING",
     )
@@ -113,6 +115,7 @@ pub(super) async fn create(
     .bind(head.partition)
     .bind(head.generation)
     .bind(head.start_offset)
+    .bind(retired)
     .execute(connection)
     .await?;
     Ok(())

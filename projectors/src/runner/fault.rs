@@ -36,6 +36,7 @@ pub(super) fn of_projection(error: &ProjectionError) -> Verdict {
         ProjectionError::Database { cause, .. } => of_database(cause),
         ProjectionError::MissingEvent { .. }
         | ProjectionError::Corrupt { .. }
+        | ProjectionError::Unknown { .. }
         | ProjectionError::Panicked => Verdict::Blocked,
     }
 }

@@ -61,6 +61,19 @@ pub async fn kept(
     .await
 }
 
+/// Every version of every projection, those that are kept as they were included.
+///
+/// # Errors
+/// The database's.
+pub async fn all(connection: &mut PgConnection) -> Result<Vec<Version>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT projection, version, state = 'live' AS live FROM read_model.projection_version
+         ORDER BY projection, version",
+    )
+    .fetch_all(connection)
+    .await
+}
+
 /// The key of the advisory lock that batches of a version share and [`hold_still`] takes alone; $1 = the
 /// version's schema.
 macro_rules! key {

@@ -16,7 +16,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use crate::projection::{Projection, ProjectionError};
 use crate::runner::versions::Version;
 pub use applied::applied;
-use scratch::Scratch;
+pub(crate) use scratch::Scratch;
 pub use scratch::{Table, tables};
 
 /// Events that are applied at once.

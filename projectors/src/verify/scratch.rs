@@ -6,8 +6,11 @@ use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use super::{TOLD, Verified, counted};
 
 /// The tables of one version.
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     schema: String,
+    /// The names of all of them.
+    all: Vec<String>,
+    /// Those whose rows belong to runs.
     tables: Vec<Table>,
     /// The one with a row per run, which says how far the run was folded.
     watermark: Option<String>,
@@ -52,11 +55,11 @@ pub async fn tables(
 
 impl Scratch {
     /// Makes them, as temporary tables: they shadow the live ones where the search path says so.
-    pub(super) async fn make(
+    pub(crate) async fn make(
         connection: &mut PgConnection,
         schema: &str,
     ) -> Result<Self, sqlx::Error> {
-        let (mut of_runs, mut watermark) = (Vec::new(), None);
+        let (mut of_runs, mut all, mut watermark) = (Vec::new(), Vec::new(), None);
         for table in tables(connection, schema).await? {
             let name = &table.name;
             let statement = format!(
@@ -65,6 +68,7 @@ impl Scratch {
             sqlx::raw_sql(AssertSqlSafe(statement))
                 .execute(&mut *connection)
                 .await?;
+            all.push(name.clone());
             if table.is_per_run {
                 watermark = Some(name.clone());
             }
@@ -74,18 +78,35 @@ impl Scratch {
         }
         Ok(Self {
             schema: schema.to_owned(),
+            all,
             tables: of_runs,
             watermark,
         })
     }
 
     /// From here on the transaction finds these tables by their names, as a batch finds the live ones.
-    pub(super) async fn enter(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    pub(crate) async fn enter(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         // The digest is of the rows as text, which must not depend on the session.
         sqlx::raw_sql("SET LOCAL search_path = pg_temp; SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO'")
             .execute(connection)
             .await?;
         Ok(())
+    }
+
+    /// Empties them, for another fold in the same transaction. As a DELETE: it has the names of temporary tables only.
+    pub(crate) async fn empty(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        for name in &self.all {
+            let statement = format!("DELETE FROM pg_temp.{name}");
+            sqlx::raw_sql(AssertSqlSafe(statement))
+                .execute(&mut *connection)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// The names of those whose rows belong to runs.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tables.iter().map(|table| table.name.as_str())
     }
 
     /// The runSeq that each of the runs has come to in the live table, by run number.
@@ -94,14 +115,23 @@ impl Scratch {
         connection: &mut PgConnection,
         runs: &[LoggedRun],
     ) -> Result<Vec<(i64, i64)>, sqlx::Error> {
+        self.watermarks_of(connection, &self.schema, runs).await
+    }
+
+    /// The same in another version of the projection.
+    pub(crate) async fn watermarks_of(
+        &self,
+        connection: &mut PgConnection,
+        schema: &str,
+        runs: &[LoggedRun],
+    ) -> Result<Vec<(i64, i64)>, sqlx::Error> {
         let Some(table) = &self.watermark else {
             return Ok(Vec::new());
         };
         let statement = format!(
             "SELECT wanted.run_no, t.last_event_seq
              FROM unnest($1::bigint[], $2::text[], $3::text[]) AS wanted (run_no, tenant_id, run_id)
-             JOIN {}.{table} t ON t.tenant_id = wanted.tenant_id AND t.run_id = wanted.run_id",
-            self.schema
+             JOIN {schema}.{table} t ON t.tenant_id = wanted.tenant_id AND t.run_id = wanted.run_id"
         );
         let numbers: Vec<i64> = runs.iter().map(|run| run.run_no).collect();
         let tenants: Vec<&str> = runs.iter().map(|run| run.tenant_id.as_str()).collect();

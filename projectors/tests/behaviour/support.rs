@@ -111,6 +111,17 @@ impl Database {
         .await;
     }
 
+    /// Waits until every stream is read by this projection.
+    pub(crate) async fn caught_up_in(&self, projection: &str) {
+        self.holds(AssertSqlSafe(format!(
+            "SELECT NOT EXISTS (
+               SELECT FROM event_log.stream s
+               LEFT JOIN read_model.projection_checkpoint c ON c.stream_id = s.stream_id AND c.projection = '{projection}'
+               WHERE c.next_offset IS DISTINCT FROM s.next_offset)"
+        )))
+        .await;
+    }
+
     /// Waits until a query says true.
     pub(crate) async fn holds(&self, sql: impl SqlSafeStr) {
         let (sql, deadline) = (sql.into_sql_str(), Instant::now() + DEADLINE);

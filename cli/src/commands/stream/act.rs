@@ -1,8 +1,6 @@
 //! Carries a plan out: asks where something is given up, opens the generation, says what was done.
 //! Called by `stream resume` and `stream rewind`.
 
-use std::io::{IsTerminal, Write};
-
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 use event_log::generation::{self, Generation, GenerationError, Operator};
@@ -14,6 +12,7 @@ use super::plan::Plan;
 use super::{Place, open_generation};
 use crate::Cli;
 use crate::app::App;
+use crate::consent;
 use crate::database::{connect, failed};
 use crate::kafka::probe::{Probe, Watermarks};
 use crate::output::note;
@@ -133,19 +132,12 @@ pub(super) async fn carry_out(
     Ok(Exit::Done)
 }
 
-/// Whether somebody at a terminal says yes. Without one nobody can be asked.
+/// Shows the plan to somebody at a terminal, and asks.
 fn agreed(act: Act, plan: &Plan, app: &App) -> anyhow::Result<bool> {
-    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return Err(usage(format!(
-            "{}: look at it with --dry-run, and say --yes if it is what you want",
-            plan.given_up()
-        )));
+    if consent::can_be_asked() {
+        note(plan.table(act.title(), &app.output));
     }
-    note(plan.table(act.title(), &app.output));
-    let _ = write!(std::io::stderr(), "{}. Go on? [y/N] ", plan.given_up());
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    consent::agreed(&plan.given_up())
 }
 
 async fn open(

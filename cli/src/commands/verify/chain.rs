@@ -24,6 +24,10 @@ pub(super) struct Report {
     streams: u64,
     /// Days that were sealed.
     seals: u64,
+    /// Runs that were retired.
+    retired: u64,
+    /// Events whose payloads were erased: their contents cannot be compared.
+    erased: u64,
     findings: u64,
     /// Of all runs' last events, 64 hexadecimal digits.
     digest: String,
@@ -167,6 +171,8 @@ fn report(found: &Found) -> Report {
         events: found.events,
         streams: found.streams,
         seals: found.seals,
+        retired: found.retired,
+        erased: found.erased,
         findings: found.findings.count(),
         digest: found.heads.to_string(),
         found: found.findings.by_kind().map(of_kind).collect(),
@@ -197,12 +203,16 @@ fn line(finding: &Finding) -> Line {
 }
 
 pub(super) fn table(report: &Report, output: &Output) -> String {
-    let mut table = output.table(&["RUNS", "EVENTS", "STREAMS", "SEALS", "FINDINGS", "DIGEST"]);
+    let mut table = output.table(&[
+        "RUNS", "EVENTS", "STREAMS", "SEALS", "RETIRED", "ERASED", "FINDINGS", "DIGEST",
+    ]);
     table.add_row(vec![
         report.runs.to_string(),
         report.events.to_string(),
         report.streams.to_string(),
         report.seals.to_string(),
+        report.retired.to_string(),
+        report.erased.to_string(),
         report.findings.to_string(),
         report.digest.clone(),
     ]);

@@ -21,6 +21,9 @@ WITH tables AS (
     ('event_log.audit', 'UPDATE of a row', 17), ('event_log.audit', 'DELETE of a row', 9), ('event_log.audit', 'TRUNCATE', 32),
     ('event_log.seal', 'UPDATE of a row', 17), ('event_log.seal', 'DELETE of a row', 9), ('event_log.seal', 'TRUNCATE', 32),
     ('event_log.sealed_head', 'UPDATE of a row', 17), ('event_log.sealed_head', 'DELETE of a row', 9), ('event_log.sealed_head', 'TRUNCATE', 32),
+    ('event_log.retired_run', 'UPDATE of a row', 17), ('event_log.retired_run', 'DELETE of a row', 9), ('event_log.retired_run', 'TRUNCATE', 32),
+    ('event_log.retired_events', 'UPDATE of a row', 17), ('event_log.retired_events', 'DELETE of a row', 9), ('event_log.retired_events', 'TRUNCATE', 32),
+    ('event_log.erased_run', 'UPDATE of a row', 17), ('event_log.erased_run', 'DELETE of a row', 9), ('event_log.erased_run', 'TRUNCATE', 32),
     ('event_log.stream', 'UPDATE of a row', 17), ('event_log.stream', 'DELETE', 8), ('event_log.stream', 'TRUNCATE', 32)
   ) AS w (name, what, bits)
 )

@@ -1,9 +1,10 @@
--- Of runs without events, those that no refused record explains: a record that is refused only once its
+-- Of runs without events, those that no tombstone and no refused record explains: a record that is refused only once its
 -- run is numbered leaves the run's row behind, with a dead letter in the same transaction.
 -- Locks: none. Reads all dead letters.
 SELECT r.run_no, r.tenant_id, r.run_id
 FROM event_log.run r
 WHERE r.run_no = ANY ($1)
+  AND NOT EXISTS (SELECT FROM event_log.retired_run t WHERE t.run_no = r.run_no)
   AND NOT EXISTS (
     SELECT
     FROM event_log.dead_letter d

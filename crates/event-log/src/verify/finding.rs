@@ -22,6 +22,8 @@ pub enum Kind {
     Tenant,
     /// Events without their row in `event_log.run`, or such a row without events.
     Run,
+    /// The tombstone of a retired run does not fit the log.
+    Retired,
     /// A read model has applied more of a run than the log has.
     Tail,
     /// A stream has another number of events than its ledger says.
@@ -47,6 +49,7 @@ impl Kind {
             Self::RunSeq => "run_seq",
             Self::Tenant => "tenant",
             Self::Run => "run",
+            Self::Retired => "retired",
             Self::Tail => "tail",
             Self::Ledger => "ledger",
             Self::Offset => "offset",

@@ -6,7 +6,7 @@
 use sqlx::{FromRow, PgConnection};
 
 use super::finding::{Finding, Kind, Place};
-use super::{Found, Progress};
+use super::{Found, Progress, retired};
 use crate::server_time::ServerTime;
 
 /// Events that are read at once. They are narrow.
@@ -63,9 +63,14 @@ pub(super) async fn stream(
             _ => break,
         }
     }
-    if check.events != stream.appended {
+    let retired = retired::events_of(connection, stream.stream_id).await?;
+    if check.events + retired != stream.appended {
+        let and_retired = match retired {
+            0 => String::new(),
+            _ => format!(", and retired {retired}"),
+        };
         let what = format!(
-            "by its ledger {} events were appended, and the log has {}",
+            "by its ledger {} events were appended, and the log has {}{and_retired}",
             stream.appended, check.events
         );
         tell(stream, Kind::Ledger, None, what, found);

@@ -170,6 +170,7 @@ impl Current {
         self.tell(found);
         let (head, chain) = self.check.head();
         found.runs += 1;
+        found.erased += self.check.erased;
         match (&self.name, chain) {
             (Some((tenant_id, run_id)), Some(chain)) => {
                 found.heads.add(tenant_id, run_id, head, chain);

@@ -6,13 +6,15 @@
 //! with its row in the ledger ([`ledger`]); days that were sealed are compared with their seals
 //! ([`seals`]). All is read in short statements that are right whatever is appended meanwhile. Somebody
 //! with a superuser's rights who computes the chains *and* the ledger anew is found where days were
-//! sealed; who computes the seals anew as well, by a seal that was kept outside.
+//! sealed; who computes the seals anew as well, by a seal that was kept outside. Runs that
+//! were retired are judged by their tombstones ([`retired`]).
 
 mod applied;
 mod finding;
 mod heads;
 mod ledger;
 mod log;
+mod retired;
 mod row;
 mod run;
 #[cfg(test)]
@@ -49,9 +51,13 @@ pub struct Found {
     pub streams: u64,
     /// Days that were compared with their seals.
     pub seals: u64,
+    /// Runs that were retired: the log has their tombstones.
+    pub retired: u64,
+    /// Events whose payloads were erased: their contents cannot be compared with their digests.
+    pub erased: u64,
     /// What is wrong.
     pub findings: Findings,
-    /// Of all runs' heads.
+    /// Of all runs' heads, the retired ones' included: retention does not change it.
     pub heads: Heads,
     /// Runs without events, not yet explained.
     empty_runs: Vec<i64>,
@@ -63,6 +69,8 @@ impl Found {
         self.events += other.events;
         self.streams += other.streams;
         self.seals += other.seals;
+        self.retired += other.retired;
+        self.erased += other.erased;
         self.findings.extend(other.findings);
         self.heads.merge(other.heads);
         self.empty_runs.extend(other.empty_runs);
@@ -139,6 +147,7 @@ pub async fn verify(
     progress: &Arc<Progress>,
 ) -> Result<Found, sqlx::Error> {
     let mut connection = connect(options).await?;
+    retired::hold(&mut connection).await?;
     let streams = ledger::streams(&mut connection).await?;
     let seals = seal::seals(&mut connection, None).await?;
     progress
@@ -167,6 +176,8 @@ pub async fn verify(
     }
     ledger::unknown_streams(&mut connection, &mut found).await?;
     unexplained(&mut connection, &mut found).await?;
+    retired::runs(&mut connection, &mut found).await?;
+    connection.close().await?;
     Ok(found)
 }
 
@@ -230,7 +241,7 @@ async fn worker(options: &PgConnectOptions, work: &Work) -> Result<Found, sqlx::
     Ok(found)
 }
 
-/// Runs without events that no dead letter explains. What the log cannot tell apart stays unsaid: a run
+/// Runs without events that no tombstone and no dead letter explains. What the log cannot tell apart stays unsaid: a run
 /// whose events were deleted and of which a record was refused, too.
 async fn unexplained(connection: &mut PgConnection, found: &mut Found) -> Result<(), sqlx::Error> {
     found.empty_runs.sort_unstable();

@@ -23,6 +23,7 @@ pub(super) fn event(row: &PgRow) -> Result<Event, sqlx::Error> {
         engine_attempt_id: row.try_get(7)?,
         content: content(row)?,
         content_digest: bytes(row, 8)?.map(Digest),
+        is_erased: row.try_get(21)?,
         chain_digest: bytes(row, 9)?.map(Digest),
     })
 }

@@ -23,6 +23,7 @@ fn run() -> Vec<Event> {
             content,
             content_digest: content,
             chain_digest: None,
+            is_erased: false,
         };
         link(&mut event, before);
         before = event.chain_digest.unwrap();
