@@ -75,6 +75,7 @@ END $$;
 COMMENT ON FUNCTION event_log.fill_tombstone() IS 'Trigger: a tombstone takes everything but run_no and audit_id from the log.';
 CREATE TRIGGER retired_run_is_true BEFORE INSERT ON event_log.retired_run
   FOR EACH ROW EXECUTE FUNCTION event_log.fill_tombstone();
+ALTER TABLE event_log.retired_run ENABLE ALWAYS TRIGGER retired_run_is_true;
 
 -- Whole runs only. At the end of the transaction, so that whatever was appended before is seen.
 CREATE FUNCTION event_log.refuse_half_retired() RETURNS trigger
@@ -152,6 +153,7 @@ END $$;
 COMMENT ON FUNCTION event_log.fill_erasure() IS 'Trigger: an erasure takes everything but run_no and audit_id from the log.';
 CREATE TRIGGER erased_run_is_true BEFORE INSERT ON event_log.erased_run
   FOR EACH ROW EXECUTE FUNCTION event_log.fill_erasure();
+ALTER TABLE event_log.erased_run ENABLE ALWAYS TRIGGER erased_run_is_true;
 
 CREATE FUNCTION event_log.refuse_half_erased() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

@@ -104,6 +104,7 @@ fn told(error: ProofError, args: &Args) -> anyhow::Error {
             "there is nothing to prove of run {} yet: `runlog audit list` shows the days that are sealed",
             args.run_id
         )),
+        ProofError::Retired => error.into(),
         ProofError::Changed { .. } => {
             anyhow::Error::new(error).context("there is no proof: `runlog verify --chain` tells more")
         }

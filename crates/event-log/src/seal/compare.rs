@@ -2,11 +2,12 @@
 //! more than anything else in the database, since the seal's root tells whether they are those that were
 //! sealed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::NaiveDate;
 use run_events::Digest;
-use run_events::seal::{Seal, VERSION, merkle};
+use run_events::seal::{Head, Seal, VERSION, merkle};
 use sqlx::PgConnection;
 
 use super::Stored;
@@ -71,11 +72,59 @@ pub async fn day(
     seal: &Seal,
     progress: &Progress,
 ) -> Result<Vec<DayFinding>, sqlx::Error> {
-    let now = collect(connection, seal.day, progress).await?;
+    let mut now = collect(connection, seal.day, progress).await?;
     let sealed = stored_heads(connection, seal.day).await?;
+    add_retired(connection, &sealed, &mut now).await?;
     let mut findings = differences(seal, &sealed, &now);
     name(connection, &mut findings).await?;
     Ok(findings)
+}
+
+/// Runs that were sealed and then retired: their tombstones stand for their events. Where the tombstone is of the
+/// sealed event the leaf is computed from it; where it is of a later day's, the stored leaf is taken, which the seal's
+/// root vouches for.
+async fn add_retired(
+    connection: &mut PgConnection,
+    sealed: &[RunHead],
+    now: &mut DayHeads,
+) -> Result<(), sqlx::Error> {
+    let there: HashSet<i64> = now.heads.iter().map(|head| head.run_no).collect();
+    let mut gone: HashMap<i64, &RunHead> = sealed
+        .iter()
+        .filter(|head| !there.contains(&head.run_no))
+        .map(|head| (head.run_no, head))
+        .collect();
+    let numbers: Vec<i64> = gone.keys().copied().collect();
+    for numbers in numbers.chunks(NAMES) {
+        let tombstones: Vec<(i64, String, String, i64, Vec<u8>)> =
+            sqlx::query_as(include_str!("../sql/tombstones.sql"))
+                .bind(numbers)
+                .fetch_all(&mut *connection)
+                .await?;
+        for (run_no, tenant_id, run_id, head_seq, chain) in tombstones {
+            let Some(was) = gone.remove(&run_no) else {
+                continue;
+            };
+            let of_tombstone = Head {
+                tenant_id: &tenant_id,
+                run_id: &run_id,
+                run_seq: head_seq,
+                events: was.events,
+                chain: super::any_digest(&chain),
+            };
+            match was.run_seq.cmp(&head_seq) {
+                Ordering::Less => now.heads.push(*was),
+                Ordering::Equal => now.heads.push(RunHead {
+                    leaf: of_tombstone.leaf(),
+                    ..*was
+                }),
+                // The tombstone ends before what was sealed: the run is missing.
+                Ordering::Greater => {}
+            }
+        }
+    }
+    now.heads.sort_unstable_by_key(|head| head.leaf.0);
+    Ok(())
 }
 
 /// The leaves of a seal as they are stored, in the order of run numbers.

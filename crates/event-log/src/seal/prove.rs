@@ -36,6 +36,11 @@ pub enum ProofError {
         /// The day that was asked for.
         day: Option<NaiveDate>,
     },
+    /// The run's events were taken out of the log.
+    #[error(
+        "the run was retired: its events are no longer in the log, so nothing of them can be shown"
+    )]
+    Retired,
     /// What is stored of the seal does not fit it.
     #[error("the leaves that are stored for {day} are not those that were sealed")]
     Changed {
@@ -60,6 +65,9 @@ pub async fn proof(
 ) -> Result<Proof, ProofError> {
     let run_no = read::run_no(&mut *connection, tenant_id, run_id).await?;
     let run_no = run_no.ok_or(ProofError::NotSealed { day })?;
+    if is_retired(connection, run_no).await? {
+        return Err(ProofError::Retired);
+    }
     let sealed: Option<(NaiveDate, i64, i64, Vec<u8>)> =
         sqlx::query_as(include_str!("../sql/seal_last_head.sql"))
             .bind(run_no)
@@ -90,6 +98,13 @@ pub async fn proof(
         run_no,
         written: 0,
     })
+}
+
+async fn is_retired(connection: &mut PgConnection, run_no: i64) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT FROM event_log.retired_run WHERE run_no = $1)")
+        .bind(run_no)
+        .fetch_one(connection)
+        .await
 }
 
 impl Proof {

@@ -36,9 +36,17 @@ async fn run(database: &Database, statements: &str) {
 /// Does something that the triggers refuse, as a superuser can.
 async fn tamper(database: &Database, statements: &str) {
     let triggers = |action: &str| {
-        ["event", "run", "stream", "seal", "sealed_head"]
-            .map(|table| format!("ALTER TABLE event_log.{table} {action} TRIGGER USER;"))
-            .concat()
+        [
+            "event",
+            "run",
+            "stream",
+            "seal",
+            "sealed_head",
+            "retired_run",
+            "retired_events",
+        ]
+        .map(|table| format!("ALTER TABLE event_log.{table} {action} TRIGGER USER;"))
+        .concat()
     };
     let (off, on) = (triggers("DISABLE"), triggers("ENABLE"));
     run(database, &format!("BEGIN; {off} {statements}; {on} COMMIT")).await;

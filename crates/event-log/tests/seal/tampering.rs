@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use event_log::seal::{ProofError, proof};
 use event_log::verify::{self, verify};
 use run_events::digest::{Content, chain_digest};
 use run_events::{Digest, IdempotencyKey, json};
@@ -11,7 +12,15 @@ use sqlx::Row;
 use crate::support::database::{Database, with_database};
 use crate::{DAYS, log, run, seal_days, tamper};
 
-const TABLES: [&str; 5] = ["event", "run", "stream", "seal", "sealed_head"];
+const TABLES: [&str; 7] = [
+    "event",
+    "run",
+    "stream",
+    "seal",
+    "sealed_head",
+    "retired_run",
+    "retired_events",
+];
 
 async fn said(database: &Database) -> Vec<String> {
     let found = verify(&database.options, 2, &Arc::new(verify::Progress::default()))
@@ -223,6 +232,56 @@ async fn who_computes_the_seals_anew_as_well_is_found_by_one_that_was_kept() {
         for (kept, anew) in kept.iter().zip(anew) {
             assert_ne!(kept.written.digest, anew.digest());
         }
+    })
+    .await;
+}
+
+/// What retention leaves of the run `target`, up to one of its events.
+fn tombstone(head_seq: i64) -> String {
+    format!(
+        "INSERT INTO event_log.retired_run
+         SELECT e.run_no, r.tenant_id, r.run_id, {head_seq}, e.chain_digest, now(), now(), now(), 1, '3'
+         FROM event_log.event e JOIN event_log.run r USING (run_no)
+         WHERE r.run_id = 'target' AND e.run_seq = {head_seq};
+         INSERT INTO event_log.retired_events
+         SELECT run_no, stream_id, count(*) FROM event_log.event
+         WHERE run_no = TARGET AND run_seq <= {head_seq} GROUP BY run_no, stream_id;
+         DELETE FROM event_log.event WHERE run_no = TARGET;"
+    )
+    .replace("TARGET", "(SELECT run_no FROM saved_run WHERE run_id = 'target')")
+}
+
+#[tokio::test]
+async fn a_run_that_was_retired_after_its_days_were_sealed_is_stood_for_by_its_tombstone() {
+    with_database(async |database| {
+        sealed(&database).await;
+        tamper(&database, &tombstone(5)).await;
+        assert_eq!(said(&database).await, [""; 0]);
+        let mut connection = database.pool.acquire().await.unwrap();
+        let proof = proof(&mut connection, "acme", "target", None).await;
+        assert!(matches!(proof, Err(ProofError::Retired)), "{proof:?}");
+
+        tamper(
+            &database,
+            "UPDATE event_log.retired_run SET chain_digest = sha256('x')",
+        )
+        .await;
+        let told = said(&database).await;
+        assert!(
+            told.iter().any(|line| line.contains("seal")
+                && line.contains("2001-01-04")
+                && line.contains("target")),
+            "{told:?}"
+        );
+        put_back(&database).await;
+
+        tamper(&database, &tombstone(4)).await;
+        let told = said(&database).await;
+        assert!(
+            told.iter()
+                .any(|line| line.contains("2001-01-04") && line.contains("runSeq 5")),
+            "{told:?}"
+        );
     })
     .await;
 }
