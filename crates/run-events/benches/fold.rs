@@ -1,10 +1,11 @@
-//! How many events a second one core folds, with nothing around it: no database, no decoding.
+//! How many events a second one core folds, and digests, with nothing around it: no database, no decoding.
 //! `cargo bench -p run-events`, or as part of `make bench`.
 
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use run_events::{EventType, IdempotencyKey, LoggedEvent, Micros, RunEvent, RunState};
+use run_events::digest::chain_digest;
+use run_events::{Digest, EventType, IdempotencyKey, LoggedEvent, Micros, RunEvent, RunState};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -97,5 +98,36 @@ fn folds(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, folds);
+/// What makes a change of history visible, of each event that ingest appends.
+fn digests(criterion: &mut Criterion) {
+    let history = short_run();
+    let mut group = criterion.benchmark_group("digest");
+    group.throughput(Throughput::Elements(history.len() as u64));
+    group.bench_function("content", |bencher| {
+        bencher.iter(|| {
+            history
+                .iter()
+                .all(|logged| black_box(&logged.event).content_digest().is_some())
+        })
+    });
+    group.bench_function("chain", |bencher| {
+        bencher.iter(|| {
+            history.iter().fold(Digest::CHAIN_START, |chain, logged| {
+                let event = black_box(&logged.event);
+                chain_digest(
+                    chain,
+                    logged.run_seq,
+                    event.event_id,
+                    event.idempotency_key,
+                    event.emitted_at,
+                    event.engine_attempt_id,
+                    Digest(event.idempotency_key.0),
+                )
+            })
+        })
+    });
+    group.finish();
+}
+
+criterion_group!(benches, folds, digests);
 criterion_main!(benches);
