@@ -214,7 +214,8 @@ GRANT EXECUTE ON ROUTINE read_model.merge(bigint[]) TO runlog_projector, runlog_
 
 -- ---------------------------------------------------------------- versions of projections
 
--- The tables of a version: projectors write them, others read them, each through the policies.
+-- The tables of a version: projectors write them, others read them, each through the policies. The owner's functions
+-- rewrite rows of runs in them, for the acts of operators (retention, erasure).
 CREATE FUNCTION read_model.secure_version(of_schema text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -222,7 +223,7 @@ DECLARE
 BEGIN
   EXECUTE format('GRANT USAGE ON SCHEMA %I TO runlog_projector, runlog_operator, runlog_analyst, runlog_backup', of_schema);
   FOR of_table IN
-    SELECT c.oid::regclass AS name, c.relrowsecurity AS is_secure,
+    SELECT c.oid, c.oid::regclass AS name, c.relrowsecurity AS is_secure,
            EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped) AS of_tenants
     FROM pg_class c WHERE c.relnamespace = of_schema::regnamespace AND c.relkind = 'r'
   LOOP
@@ -232,6 +233,9 @@ BEGIN
       EXECUTE format('GRANT SELECT ON %s TO runlog_analyst', of_table.name);
       IF NOT of_table.is_secure THEN
         PERFORM event_log.secure_table(of_table.name);
+      END IF;
+      IF NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = of_table.oid AND p.polname = 'acts_of_operators') THEN
+        EXECUTE format('CREATE POLICY acts_of_operators ON %s TO runlog_owner USING (true) WITH CHECK (true)', of_table.name);
       END IF;
     END IF;
   END LOOP;

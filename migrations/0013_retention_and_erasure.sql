@@ -235,34 +235,6 @@ CREATE POLICY acts_of_operators ON event_log.event TO runlog_owner USING (true) 
 CREATE POLICY acts_of_operators ON event_log.run TO runlog_owner USING (true) WITH CHECK (true);
 CREATE POLICY acts_of_operators ON read_model.parked_run TO runlog_owner USING (true) WITH CHECK (true);
 
--- The same as before, and a policy for the acts: they rewrite the rows of runs in every version.
-CREATE OR REPLACE FUNCTION read_model.secure_version(of_schema text) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  of_table record;
-BEGIN
-  EXECUTE format('GRANT USAGE ON SCHEMA %I TO runlog_projector, runlog_operator, runlog_analyst, runlog_backup', of_schema);
-  FOR of_table IN
-    SELECT c.oid, c.oid::regclass AS name, c.relrowsecurity AS is_secure,
-           EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped) AS of_tenants
-    FROM pg_class c WHERE c.relnamespace = of_schema::regnamespace AND c.relkind = 'r'
-  LOOP
-    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO runlog_projector', of_table.name);
-    EXECUTE format('GRANT SELECT ON %s TO runlog_operator, runlog_backup', of_table.name);
-    IF of_table.of_tenants THEN
-      EXECUTE format('GRANT SELECT ON %s TO runlog_analyst', of_table.name);
-      IF NOT of_table.is_secure THEN
-        PERFORM event_log.secure_table(of_table.name);
-      END IF;
-      IF NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = of_table.oid AND p.polname = 'acts_of_operators') THEN
-        EXECUTE format('CREATE POLICY acts_of_operators ON %s TO runlog_owner USING (true) WITH CHECK (true)', of_table.name);
-      END IF;
-    END IF;
-  END LOOP;
-END $$;
-SELECT read_model.secure_version(schema)
-FROM unnest(ARRAY(SELECT read_model.version_schema(v.projection, v.version) FROM read_model.projection_version v)) AS schema;
-
 -- ---------------------------------------------------------------- sums that outlive the runs
 
 -- What each act of retention took away from the runs that run_stats counts. The live version goes on with what it has

@@ -11,6 +11,7 @@ use event_log::generation::Operator;
 use event_log::read::{LoggedRun, events_of_runs, runs_of};
 use sqlx::{AssertSqlSafe, PgConnection};
 
+use crate::act;
 use crate::projection::{self, Projection, ProjectionError};
 use crate::runner::versions::{self, Version};
 use crate::verify::Scratch;
@@ -36,9 +37,7 @@ impl Eraser {
     pub async fn new(connection: &mut PgConnection) -> Result<Self, sqlx::Error> {
         let mut scratches = Vec::new();
         for name in projection::NAMES {
-            let versions = versions::kept(connection, &[(*name).to_owned()]).await?;
-            if let Some(live) = versions.iter().find(|version| version.is_live) {
-                let scratch = Scratch::make(connection, &live.schema()).await?;
+            if let Some(scratch) = act::scratch_of(connection, name).await? {
                 scratches.push((*name, scratch));
             }
         }
@@ -58,11 +57,7 @@ impl Eraser {
         by: Operator<'_>,
     ) -> Result<i64, ProjectionError> {
         let act = self.in_transaction(connection, runs, by).await;
-        let end = if act.is_ok() { "COMMIT" } else { "ROLLBACK" };
-        let ended = sqlx::raw_sql(end).execute(connection).await;
-        let act = act?;
-        ended.map_err(ProjectionError::while_doing("cannot commit"))?;
-        Ok(act)
+        act::end(connection, act).await
     }
 
     async fn in_transaction(

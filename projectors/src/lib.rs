@@ -4,6 +4,7 @@
 //! [`run`] is the whole process; the main only loads its configuration. The [`runner`] brings the
 //! projections ([`projection::Projection`], one module per read model) up to the head of the log.
 
+mod act;
 pub mod by_run;
 pub mod erasure;
 pub mod metrics;

@@ -13,8 +13,8 @@ use event_log::retention::{self, Candidate};
 use sqlx::PgConnection;
 
 use crate::RunStatsProjection;
+use crate::act;
 use crate::projection::{Projection, ProjectionError, RunName};
-use crate::runner::versions;
 use crate::verify::Scratch;
 
 /// Events that are counted at once.
@@ -122,11 +122,8 @@ impl Retirer {
     /// # Errors
     /// The database's.
     pub async fn new(connection: &mut PgConnection) -> Result<Self, sqlx::Error> {
-        let names = [RunStatsProjection::NAME.to_owned()];
-        let versions = versions::kept(connection, &names).await?;
-        let live = versions.iter().find(|version| version.is_live);
-        let live = live.ok_or(sqlx::Error::RowNotFound)?;
-        let scratch = Scratch::make(connection, &live.schema()).await?;
+        let scratch = act::scratch_of(connection, RunStatsProjection::NAME).await?;
+        let scratch = scratch.ok_or(sqlx::Error::RowNotFound)?;
         Ok(Self { scratch })
     }
 
@@ -143,11 +140,7 @@ impl Retirer {
         by: Operator<'_>,
     ) -> Result<i64, ProjectionError> {
         let act = self.in_transaction(connection, runs, by).await;
-        let end = if act.is_ok() { "COMMIT" } else { "ROLLBACK" };
-        let ended = sqlx::raw_sql(end).execute(connection).await;
-        let act = act?;
-        ended.map_err(ProjectionError::while_doing("cannot commit"))?;
-        Ok(act)
+        act::end(connection, act).await
     }
 
     async fn in_transaction(
