@@ -157,6 +157,12 @@ async fn every_example_runs_and_pages_are_read_in_the_order_of_an_index() {
                 plan.contains("run_state_interval_at_time"),
                 "{title}\n{plan}"
             );
+            // In the index, and not in what the policy lets through: a function would have to wait for it.
+            assert!(
+                plan.lines()
+                    .any(|line| line.contains("Index Cond") && line.contains("duration_class = ")),
+                "{title}\n{plan}"
+            );
             continue;
         }
         // A page of one table: the index gives its order, and its columns all that is looked for by equality.
