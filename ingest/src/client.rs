@@ -8,9 +8,9 @@ use service::kafka;
 const DEFAULTS: [(&str, &str); 7] = [
     ("client.id", "runlog-ingest"),
     // Bounds what the client library prefetches, over all partitions.
-    ("queued.max.messages.kbytes", "32768"),
+    ("queued.max.messages.kbytes", "16384"),
     // Bounds a response of a broker, which is in memory as a whole; the library's own is 50 MiB.
-    ("fetch.max.bytes", "16777216"),
+    ("fetch.max.bytes", "8388608"),
     // The library waits a whole second by default when its queue was full.
     ("fetch.queue.backoff.ms", "20"),
     ("topic.metadata.refresh.interval.ms", "30000"),

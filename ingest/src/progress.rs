@@ -13,9 +13,11 @@ use crate::partitions::TopicPartition;
 pub(crate) enum Step {
     /// Waits for deliveries, or gathers them.
     Gathering,
-    /// Has a batch and waits for one of `ingest.writers`.
+    /// Has a batch and waits for its turn, or has judged it and waits for one of `ingest.writers`.
     WaitingForWriter,
-    /// Judges and appends the batch.
+    /// Judges the batch.
+    Judging,
+    /// Appends the batch.
     Appending,
     /// Waits before it tries the batch again.
     BackingOff,
@@ -26,6 +28,7 @@ impl Step {
         [
             Self::Gathering,
             Self::WaitingForWriter,
+            Self::Judging,
             Self::Appending,
             Self::BackingOff,
         ]

@@ -33,7 +33,7 @@ const LOCKED: Duration = Duration::from_secs(2);
 /// server's limits do not end it where the server is gone and the network does not say so.
 const STATEMENTS: u32 = 4;
 /// Idempotency keys that the partitions of the process remember together, some 200 bytes each.
-const CACHED_KEYS: usize = 600_000;
+const CACHED_KEYS: usize = 200_000;
 /// A worker with nothing to append looks this often whether its stream row is as it left it.
 const LOOK: Duration = Duration::from_secs(5);
 /// After so long a batch that goes on (its records are refused one by one, say) leaves its writer to
@@ -361,21 +361,25 @@ impl Task {
         }
     }
 
-    /// Judges and appends the batch, or as much of it as a turn is enough for. Both while it has a writer:
-    /// events take much more memory than their bytes, and so no more batches than that hold them,
-    /// however many wait.
+    /// Judges and appends the batch, or as much of it as a turn is enough for. Both in its turn: events take
+    /// much more memory than their bytes, and so no more batches hold them than are written, and one
+    /// that is judged meanwhile, however many wait.
     async fn try_append(&mut self, gathered: Gathered) -> Result<Turned, (AppendError, Batch)> {
         self.progress.enter(Step::WaitingForWriter);
         let shared = Arc::clone(&self.shared);
         let place = match self.place.take() {
             Some(place) => place,
-            None => shared.writers.line_up(&self.account),
+            None => shared.turns.line_up(&self.account),
         };
         let turn = place.turn().await;
-        self.progress.enter(Step::Appending);
+        self.progress.enter(Step::Judging);
         self.writer
             .bound_cache(CACHED_KEYS / shared.memory.sharers());
         let (batch, noticed) = self.rules.batch(gathered);
+        self.progress.enter(Step::WaitingForWriter);
+        // It is never closed.
+        let _writer = shared.writers.acquire().await;
+        self.progress.enter(Step::Appending);
         let _timer = shared.metrics.commit_seconds.start_timer();
         match self.append_once(&batch).await {
             Ok(appended) => {

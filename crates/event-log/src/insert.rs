@@ -15,6 +15,13 @@ use crate::quota::{self, Usage};
 use crate::record::{Outcome, Part};
 use crate::stream::Claim;
 
+/// One column of the rows, for `unnest`.
+macro_rules! column {
+    ($from:expr, $of:expr) => {
+        $from.iter().map($of).collect::<Vec<_>>()
+    };
+}
+
 /// Why an insert did not go through.
 #[derive(Debug)]
 pub(crate) enum InsertError {
@@ -49,11 +56,6 @@ pub(crate) async fn events(
     }
     // One order for all writers: two that insert into the same runs wait for each other once.
     events.sort_by_key(|e| (e.run_no, e.run_seq));
-    macro_rules! column {
-        ($of:expr) => {
-            events.iter().map($of).collect::<Vec<_>>()
-        };
-    }
     let payload = |e: &NewEvent<'_>| e.event.payload.as_ref().map(json_text);
     let firsts = events
         .chunk_by(|a, b| a.run_no == b.run_no)
@@ -64,24 +66,24 @@ pub(crate) async fn events(
     let inserted = sqlx::query(include_str!("sql/insert_events.sql"))
         .bind(stream_id)
         .bind(persisted_at)
-        .bind(column!(|e| e.run_no))
-        .bind(column!(|e| e.run_seq))
-        .bind(column!(|e| e.source_offset))
-        .bind(column!(|e| e.event.emitted_at.to_datetime()))
-        .bind(column!(|e| -> Uuid { e.event.event_id }))
-        .bind(column!(|e| e.event.engine_attempt_id))
-        .bind(column!(|e| e.event.logical_attempt_id))
-        .bind(column!(|e| e.event.idempotency_key.0.as_slice()))
-        .bind(column!(|e| e.content.0.as_slice()))
-        .bind(column!(|e| e.chain.0.as_slice()))
-        .bind(column!(|e| e.event.tenant_id.as_str()))
-        .bind(column!(|e| e.event.event_type.as_str()))
-        .bind(column!(|e| e.event.project_id.as_str()))
-        .bind(column!(|e| e.event.environment_id.as_str()))
-        .bind(column!(|e| e.event.plan_id.as_str()))
-        .bind(column!(|e| e.event.plan_version.as_str()))
-        .bind(column!(|e| e.event.step_id.as_deref()))
-        .bind(column!(payload))
+        .bind(column!(events, |e| e.run_no))
+        .bind(column!(events, |e| e.run_seq))
+        .bind(column!(events, |e| e.source_offset))
+        .bind(column!(events, |e| e.event.emitted_at.to_datetime()))
+        .bind(column!(events, |e| -> Uuid { e.event.event_id }))
+        .bind(column!(events, |e| e.event.engine_attempt_id))
+        .bind(column!(events, |e| e.event.logical_attempt_id))
+        .bind(column!(events, |e| e.event.idempotency_key.0.as_slice()))
+        .bind(column!(events, |e| e.content.0.as_slice()))
+        .bind(column!(events, |e| e.chain.0.as_slice()))
+        .bind(column!(events, |e| e.event.tenant_id.as_str()))
+        .bind(column!(events, |e| e.event.event_type.as_str()))
+        .bind(column!(events, |e| e.event.project_id.as_str()))
+        .bind(column!(events, |e| e.event.environment_id.as_str()))
+        .bind(column!(events, |e| e.event.plan_id.as_str()))
+        .bind(column!(events, |e| e.event.plan_version.as_str()))
+        .bind(column!(events, |e| e.event.step_id.as_deref()))
+        .bind(column!(events, payload))
         .bind(runs)
         .bind(chains_before)
         .execute(connection)
@@ -128,11 +130,6 @@ pub(crate) async fn dead_letters(
     let used = usage(connection, &claim.topic, letters).await?;
     let kept = quota::keep(letters, used, quota);
     let added = quota::added(&kept);
-    macro_rules! column {
-        ($from:expr, $of:expr) => {
-            $from.iter().map($of).collect::<Vec<_>>()
-        };
-    }
     sqlx::query(include_str!("sql/insert_dead_letters.sql"))
         .bind(claim.stream_id)
         .bind(received_at)

@@ -7,5 +7,5 @@ WITH locked AS MATERIALIZED (
   FOR UPDATE NOWAIT
 )
 SELECT claim, next_offset, greatest(clock_timestamp(), last_persisted_at) AS persisted_at,
-       set_config('plan_cache_mode', 'force_custom_plan', true)
+       set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true)
 FROM locked

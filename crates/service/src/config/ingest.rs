@@ -89,7 +89,7 @@ impl Default for IngestConfig {
             }],
             batch: BatchConfig::default(),
             writers: 4,
-            buffer_bytes: 128 << 20,
+            buffer_bytes: 48 << 20,
             drain_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(300),
             strict_keys: false,
@@ -110,7 +110,7 @@ impl Default for BatchConfig {
     fn default() -> Self {
         BatchConfig {
             max_events: 2000,
-            max_bytes: 8 << 20,
+            max_bytes: 4 << 20,
             linger: Duration::from_millis(5),
         }
     }
