@@ -58,7 +58,9 @@ fn hot_functions() -> Vec<Hot> {
             black_box(decide_new_runs(black_box(&records), DateTime::UNIX_EPOCH));
         }),
         per_event("payload_text", |logged| {
-            drop(black_box(serde_json::to_string(black_box(&logged.event.payload))));
+            drop(black_box(serde_json::to_string(black_box(
+                &logged.event.payload,
+            ))));
         }),
         Hot::new("fold", events, {
             let history = history.clone();

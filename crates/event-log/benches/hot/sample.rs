@@ -14,7 +14,13 @@ pub(crate) fn values(run: u32) -> Vec<Vec<u8>> {
     for step in ["a", "b", "c", "d", "e", "f", "g", "h"] {
         let step = format!("model.orders_{step}");
         let mut add = |kind, attempt| {
-            events.push(event(run, events.len() as i64 + 1, kind, Some(&step), attempt));
+            events.push(event(
+                run,
+                events.len() as i64 + 1,
+                kind,
+                Some(&step),
+                attempt,
+            ));
         };
         add("StepStarted", 1);
         if step.ends_with('d') {
@@ -105,7 +111,9 @@ fn event(run: u32, seq: i64, kind: &str, step: Option<&str>, attempt: i32) -> Ru
         "StepCompleted" => {
             json!({"rows": 100_531, "bytes": 20_106_200, "seconds": 12.48, "cached": false, "output": "orders"})
         }
-        _ => json!({"error": {"code": "TIMEOUT", "message": "no answer within 300 s", "retryable": true}}),
+        _ => {
+            json!({"error": {"code": "TIMEOUT", "message": "no answer within 300 s", "retryable": true}})
+        }
     };
     let key = IdempotencyKey::derive(&run_id, step, attempt, kind, "nightly_revenue", "v2");
     RunEvent {
