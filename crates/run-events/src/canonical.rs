@@ -164,4 +164,28 @@ mod tests {
             r#"{"literals":[null,true,false],"numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27],"string":"€$\u000f\nA'B\"\\\\\"/"}"#
         );
     }
+    #[test]
+    fn a_text_has_the_escapes_that_it_must_have_and_no_others() {
+        // RFC 8785, section 3.2.2.2: these seven, hex digits below U+0020, everything else as it is.
+        let short = [
+            ('\u{8}', "\\b"),
+            ('\t', "\\t"),
+            ('\n', "\\n"),
+            ('\u{c}', "\\f"),
+            ('\r', "\\r"),
+            ('"', "\\\""),
+            ('\\', "\\\\"),
+        ];
+        for c in '\0'..='\u{2100}' {
+            let expected = match short.iter().find(|(escaped, _)| *escaped == c) {
+                Some((_, escape)) => (*escape).to_owned(),
+                None if c < ' ' => format!("\\u{:04x}", u32::from(c)),
+                None => c.to_string(),
+            };
+            let mut out = Vec::new();
+            write_text(&mut out, &format!("a{c}é{c}"));
+            let expected = format!("\"a{expected}é{expected}\"");
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+    }
 }
