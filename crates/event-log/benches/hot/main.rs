@@ -1,6 +1,6 @@
 //! What the pure functions on an event's way cost, with nothing around them: no database, no network.
 //!
-//! `cargo bench -p event-log --bench hot [-- NAME]` measures time; `make bench-instructions` counts
+//! `cargo bench --workspace --bench hot [-- NAME]` measures time; `make bench-instructions` counts
 //! instructions and allocations, which do not depend on what else the machine does: it calls this program
 //! as `hot repeat NAME TIMES`, under valgrind.
 

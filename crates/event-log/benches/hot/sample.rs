@@ -1,4 +1,4 @@
-//! The events that are measured: runs of 20, about 450 bytes each, as a workflow engine publishes them.
+//! The events that are measured: runs of 20, about 500 bytes each, as a workflow engine publishes them.
 
 use event_log::Record;
 use run_events::{IdempotencyKey, LoggedEvent, Micros, RunEvent, json};
