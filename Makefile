@@ -1,11 +1,11 @@
 # The commands of a clone. Each is a script in dev/ that can be run by itself; this file only names them.
 .DEFAULT_GOAL := help
-.PHONY: help build demo up down test lint deny sbom bench bench-queries bench-security chaos
+.PHONY: help build demo up down test lint deny sbom bench bench-queries bench-security bench-instructions chaos
 KEEP ?=
 export KEEP MINUTES SEED ROUND ROUND_SECONDS RATE
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Install what is missing, run Runlog on simulated events, check the result, stop (KEEP=1 leaves it up)
 	@dev/demo
@@ -36,6 +36,9 @@ bench-queries: ## Time the queries of docs/analysts.md at 1.4 million runs (KEEP
 
 bench-security: ## Measure what row-level security and the chain of digests cost, in pairs
 	@dev/bench security
+
+bench-instructions: ## Count what the hot functions take per event, beside the kept figures (UPDATE=1 keeps the new ones)
+	@dev/bench-instructions $(if $(UPDATE),--update)
 
 chaos: ## Break everything for MINUTES (2) and check that nothing is lost (SEED=N repeats a run, ROUND=N one round)
 	@dev/chaos

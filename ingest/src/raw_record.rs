@@ -95,13 +95,25 @@ impl RawRecord {
     /// wherever it stands, so that it errs on the large side.
     pub(crate) fn memory_judged(&self) -> usize {
         let value = self.value.as_deref().unwrap_or_default();
-        let (mut items, mut objects) = (0, 0);
-        for byte in value {
-            items += usize::from(matches!(byte, b',' | b'[' | b'{'));
-            objects += usize::from(*byte == b'{');
-        }
+        let (items, objects) = items_and_objects(value);
         self.memory() + COPIES * self.bytes() + items * ITEM + objects * OBJECT
     }
+}
+
+/// How many bytes open or part values in JSON, and how many of these open an object. Counted in bytes, of
+/// which the processor adds many at once: this looks at every byte that is read from Kafka.
+fn items_and_objects(value: &[u8]) -> (usize, usize) {
+    let (mut items, mut objects) = (0, 0);
+    for chunk in value.chunks(usize::from(u8::MAX)) {
+        let (mut items_here, mut objects_here) = (0_u8, 0_u8);
+        for byte in chunk {
+            items_here += u8::from(matches!(byte, b',' | b'[' | b'{'));
+            objects_here += u8::from(*byte == b'{');
+        }
+        items += usize::from(items_here);
+        objects += usize::from(objects_here);
+    }
+    (items, objects)
 }
 
 fn too_many_headers(count: usize) -> Rejection {
@@ -154,5 +166,21 @@ mod headers {
             headers.push(Header { name, value });
         }
         (headers, count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_and_objects_are_counted_in_values_of_any_length() {
+        for length in [0, 1, 254, 255, 256, 511, 70_000] {
+            assert_eq!(items_and_objects(&vec![b'{'; length]), (length, length));
+            assert_eq!(items_and_objects(&vec![b','; length]), (length, 0));
+            assert_eq!(items_and_objects(&vec![b'x'; length]), (0, 0));
+        }
+        let value = br#"{"a":[1,2,{"b":"}]"}]}"#;
+        assert_eq!(items_and_objects(value), (5, 2));
     }
 }

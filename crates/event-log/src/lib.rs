@@ -25,6 +25,8 @@ pub mod generation;
 mod insert;
 pub mod inspect;
 mod known;
+#[doc(hidden)]
+pub mod measured;
 pub mod protection;
 #[cfg(test)]
 mod protocol_model;

@@ -281,7 +281,7 @@ impl FromRow<'_, PgRow> for StreamEvent {
         };
         let event = RunEvent {
             event_id: row.try_get("event_id")?,
-            event_type: EventType::from_name(row.try_get("event_type")?),
+            event_type: EventType::from_name(row.try_get::<&str, _>("event_type")?),
             tenant_id: row.try_get("tenant_id")?,
             project_id: row.try_get("project_id")?,
             environment_id: row.try_get("environment_id")?,

@@ -1,16 +1,16 @@
-//! Canonical JSON (RFC 8785) and the digests built on it.
+//! The digests, which are built on canonical JSON (RFC 8785, [`crate::canonical`]).
 //!
 //! The content digest decides duplicate or conflict; the chain digest makes an edit of history
 //! visible. Both are stored with every event by the log.
 
 use std::fmt;
 
-use serde::Serialize;
-use serde::ser::{SerializeMap, SerializeSeq, Serializer};
+use serde::ser::{Serialize, Serializer};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use crate::canonical::{write_integer, write_object, write_text, write_value};
 use crate::{IdempotencyKey, Micros, RunEvent};
 
 /// A SHA-256. Its text form is 64 lower-case hex digits.
@@ -21,10 +21,11 @@ impl Digest {
     /// The chain digest before a run's first event: 32 zero bytes.
     pub const CHAIN_START: Self = Self([0; 32]);
 
-    /// SHA-256 over the RFC 8785 form of `value`. `None` where it has none (a number that is not
-    /// finite, a map key that is not text).
-    pub fn of_canonical(value: &impl Serialize) -> Option<Self> {
-        let canonical = serde_json_canonicalizer::to_vec(value).ok()?;
+    /// SHA-256 over the RFC 8785 form of `value`, whose numbers are doubles: 1 = 1.0. `None` where it has
+    /// none, since a number is not finite.
+    pub fn of_canonical(value: &Value) -> Option<Self> {
+        let mut canonical = Vec::new();
+        write_value(&mut canonical, value)?;
         Some(Self(Sha256::digest(canonical).into()))
     }
 }
@@ -49,8 +50,7 @@ impl fmt::Debug for Digest {
 
 /// What two events with the same key must have in common to be the same event (contract, "What
 /// append guarantees"), borrowed from wherever the event is.
-#[derive(Debug, Clone, Copy, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Copy)]
 pub struct Content<'a> {
     /// The type's name.
     pub event_type: &'a str,
@@ -67,24 +67,48 @@ pub struct Content<'a> {
     /// The environment.
     pub environment_id: &'a str,
     /// What the producer attached; absent = null.
-    #[serde(serialize_with = "as_doubles")]
     pub payload: Option<&'a serde_json::Map<String, Value>>,
 }
 
 impl Content<'_> {
+    /// What the canonical form of an ordinary event fits in: more costs another allocation.
+    const ORDINARY_BYTES: usize = 512;
+
     /// SHA-256 over the RFC 8785 form. Numbers are doubles, so 1 = 1.0.
     ///
     /// `None` where a number of the payload is not finite; decoding refuses such a payload.
     pub fn digest(&self) -> Option<Digest> {
-        Digest::of_canonical(self)
+        Some(Digest(Sha256::digest(self.canonical()?).into()))
     }
-}
 
-fn as_doubles<S: Serializer>(
-    payload: &Option<&serde_json::Map<String, Value>>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    payload.map(AsDoubles).serialize(serializer)
+    /// The object with these members, by name. Names are ASCII and stand here in their order.
+    fn canonical(&self) -> Option<Vec<u8>> {
+        let mut out = Vec::with_capacity(Self::ORDINARY_BYTES);
+        out.extend_from_slice(b"{\"environmentId\":");
+        write_text(&mut out, self.environment_id);
+        out.extend_from_slice(b",\"eventType\":");
+        write_text(&mut out, self.event_type);
+        out.extend_from_slice(b",\"logicalAttemptId\":");
+        write_integer(&mut out, self.logical_attempt_id.into());
+        out.extend_from_slice(b",\"payload\":");
+        match self.payload {
+            Some(payload) => write_object(&mut out, payload)?,
+            None => out.extend_from_slice(b"null"),
+        }
+        out.extend_from_slice(b",\"planId\":");
+        write_text(&mut out, self.plan_id);
+        out.extend_from_slice(b",\"planVersion\":");
+        write_text(&mut out, self.plan_version);
+        out.extend_from_slice(b",\"projectId\":");
+        write_text(&mut out, self.project_id);
+        out.extend_from_slice(b",\"stepId\":");
+        match self.step_id {
+            Some(step_id) => write_text(&mut out, step_id),
+            None => out.extend_from_slice(b"null"),
+        }
+        out.push(b'}');
+        Some(out)
+    }
 }
 
 impl RunEvent {
@@ -125,67 +149,4 @@ pub fn chain_digest(
     hash.update(engine_attempt_id.to_be_bytes());
     hash.update(content.0);
     Digest(hash.finalize().into())
-}
-
-/// Serialises a JSON value with every number as a double, without copying it. RFC 8785 numbers are
-/// doubles: an integer above 2^53 has the canonical form of its nearest double.
-pub(crate) struct AsDoubles<'a, T: ?Sized = serde_json::Map<String, Value>>(pub(crate) &'a T);
-
-impl Serialize for AsDoubles<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (key, value) in self.0 {
-            map.serialize_entry(key, &AsDoubles(value))?;
-        }
-        map.end()
-    }
-}
-
-impl Serialize for AsDoubles<'_, Value> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            Value::Number(number) => match number.as_f64() {
-                Some(double) => serializer.serialize_f64(double),
-                None => Err(serde::ser::Error::custom("a number is not a double")),
-            },
-            Value::Array(items) => {
-                let mut seq = serializer.serialize_seq(Some(items.len()))?;
-                for item in items {
-                    seq.serialize_element(&AsDoubles(item))?;
-                }
-                seq.end()
-            }
-            Value::Object(map) => AsDoubles(map).serialize(serializer),
-            other => other.serialize(serializer),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn canonical(json: &str) -> String {
-        let value: Value = serde_json::from_str(json).unwrap();
-        String::from_utf8(serde_json_canonicalizer::to_vec(&AsDoubles(&value)).unwrap()).unwrap()
-    }
-
-    #[test]
-    fn equal_numbers_have_one_form() {
-        assert_eq!(canonical("[1.0, 1, 1e0, -0, 0.0]"), "[1,1,1,0,0]");
-        assert_eq!(canonical("9007199254740993"), canonical("9007199254740992"));
-        assert_eq!(canonical("1e21"), "1e+21");
-        assert_eq!(canonical("18446744073709551615"), "18446744073709552000");
-    }
-
-    #[test]
-    fn keys_are_sorted_by_utf16_as_rfc_8785_shows() {
-        // RFC 8785, section 3.2.3: the expected order of these keys.
-        let json = "{\"\\u20ac\":1,\"\\r\":2,\"\\ufb33\":3,\"1\":4,\"\\ud83d\\ude00\":5,\"\\u0080\":6,\"\\u00f6\":7}";
-        assert_eq!(
-            canonical(json),
-            "{\"\\r\":2,\"1\":4,\"\u{80}\":6,\"\u{f6}\":7,\"\u{20ac}\":1,\"\u{1f600}\":5,\"\u{fb33}\":3}"
-        );
-    }
 }

@@ -3,6 +3,8 @@
 //! A [`RunEvent`] that comes from the wire has passed [`RawEnvelope::validate`]. Rules and their
 //! order are the contract's table "The event, as the producer sends it".
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -58,21 +60,48 @@ impl RunEvent {
 
 /// The envelope's fields before validation, whatever the codec. `None` = absent or null.
 #[derive(Debug, Default)]
-pub(crate) struct RawEnvelope {
-    pub(crate) event_id: Option<Value>,
-    pub(crate) event_type: Option<Value>,
-    pub(crate) tenant_id: Option<Value>,
-    pub(crate) project_id: Option<Value>,
-    pub(crate) environment_id: Option<Value>,
-    pub(crate) run_id: Option<Value>,
-    pub(crate) plan_id: Option<Value>,
-    pub(crate) plan_version: Option<Value>,
-    pub(crate) engine_attempt_id: Option<Value>,
-    pub(crate) logical_attempt_id: Option<Value>,
-    pub(crate) idempotency_key: Option<Value>,
-    pub(crate) emitted_at: Option<Value>,
-    pub(crate) step_id: Option<Value>,
-    pub(crate) payload: Option<Value>,
+pub(crate) struct RawEnvelope<'a> {
+    pub(crate) event_id: Option<Field<'a>>,
+    pub(crate) event_type: Option<Field<'a>>,
+    pub(crate) tenant_id: Option<Field<'a>>,
+    pub(crate) project_id: Option<Field<'a>>,
+    pub(crate) environment_id: Option<Field<'a>>,
+    pub(crate) run_id: Option<Field<'a>>,
+    pub(crate) plan_id: Option<Field<'a>>,
+    pub(crate) plan_version: Option<Field<'a>>,
+    pub(crate) engine_attempt_id: Option<Field<'a>>,
+    pub(crate) logical_attempt_id: Option<Field<'a>>,
+    pub(crate) idempotency_key: Option<Field<'a>>,
+    pub(crate) emitted_at: Option<Field<'a>>,
+    pub(crate) step_id: Option<Field<'a>>,
+    pub(crate) payload: Option<Field<'a>>,
+    /// Whether U+0000 stands in the payload, in a key or a text, at any depth: JSON can say it, and jsonb
+    /// cannot hold it.
+    pub(crate) payload_holds_nul: bool,
+}
+
+/// A field's value.
+#[derive(Debug)]
+pub(crate) enum Field<'a> {
+    /// A text, borrowed from the record where it stands there as it is.
+    Text(Cow<'a, str>),
+    /// Any other value.
+    Other(Value),
+}
+
+impl Field<'_> {
+    fn wrong_type(&self, field: &'static str, expected: &str) -> Broken {
+        let found = match self {
+            Self::Text(_) | Self::Other(Value::String(_)) => "a text",
+            Self::Other(Value::Null) => "null",
+            Self::Other(Value::Bool(_)) => "a boolean",
+            Self::Other(Value::Number(_)) => "a number",
+            Self::Other(Value::Array(_)) => "an array",
+            Self::Other(Value::Object(_)) => "an object",
+        };
+        let problem = format!("must be {expected}, not {found}");
+        Broken { field, problem }
+    }
 }
 
 /// A broken rule: the field's wire name and what is wrong with it.
@@ -86,59 +115,52 @@ type Checked<T> = Result<T, Broken>;
 const MAX_ID_BYTES: usize = 256;
 const MAX_TYPE_BYTES: usize = 128;
 
-impl RawEnvelope {
+impl RawEnvelope<'_> {
     /// Checks every rule in the order of the contract's table; the first broken one is the
     /// rejection, which names the field and carries the tenant and run where those are valid.
     pub(crate) fn validate(mut self) -> Result<RunEvent, Rejection> {
-        let tenant_id = text(
-            "tenantId",
-            self.tenant_id.take(),
-            MAX_ID_BYTES,
-            Pipe::Allowed,
-        );
-        let run_id = text("runId", self.run_id.take(), MAX_ID_BYTES, Pipe::Refused);
-        let owner = (
-            tenant_id.as_ref().ok().cloned(),
-            run_id.as_ref().ok().cloned(),
-        );
-        self.checked(tenant_id, run_id)
-            .map_err(|broken| {
-                let detail = format!("{}: {}", broken.field, broken.problem);
-                Rejection::new(Reason::InvalidEvent, detail)
-                    .owned_by(owner.0.clone(), owner.1.clone())
-            })
-            .and_then(|event| match event.payload.as_ref().and_then(unstorable) {
-                None => Ok(event),
-                Some(problem) => {
-                    Err(Rejection::new(Reason::Unstorable, problem).owned_by(owner.0, owner.1))
-                }
-            })
+        let payload = self.payload.take();
+        let event = self.checked(payload).map_err(|broken| {
+            let detail = format!("{}: {}", broken.field, broken.problem);
+            let tenant_id = self.tenant_id().ok().map(str::to_owned);
+            let run_id = self.run_id().ok().map(str::to_owned);
+            Rejection::new(Reason::InvalidEvent, detail).owned_by(tenant_id, run_id)
+        })?;
+        if self.payload_holds_nul {
+            let detail = "payload: holds U+0000, which the database cannot store";
+            return Err(Rejection::new(Reason::Unstorable, detail)
+                .owned_by(Some(event.tenant_id), Some(event.run_id)));
+        }
+        Ok(event)
     }
 
-    fn checked(self, tenant_id: Checked<String>, run_id: Checked<String>) -> Checked<RunEvent> {
-        let id = |field, value| text(field, value, MAX_ID_BYTES, Pipe::Refused);
-        let event_id = uuid(self.event_id)?;
-        let event_type = text("eventType", self.event_type, MAX_TYPE_BYTES, Pipe::Refused)?;
+    fn tenant_id(&self) -> Checked<&str> {
+        text("tenantId", &self.tenant_id, MAX_ID_BYTES, Pipe::Allowed)
+    }
+
+    fn run_id(&self) -> Checked<&str> {
+        text("runId", &self.run_id, MAX_ID_BYTES, Pipe::Refused)
+    }
+
+    fn checked(&self, payload: Option<Field<'_>>) -> Checked<RunEvent> {
+        let id = |field, value, pipe| text(field, value, MAX_ID_BYTES, pipe).map(str::to_owned);
+        let event_id = uuid(&self.event_id)?;
+        let event_type = text("eventType", &self.event_type, MAX_TYPE_BYTES, Pipe::Refused)?;
         let event_type = EventType::from_name(event_type);
         Ok(RunEvent {
             event_id,
-            tenant_id: tenant_id?,
-            project_id: text("projectId", self.project_id, MAX_ID_BYTES, Pipe::Allowed)?,
-            environment_id: text(
-                "environmentId",
-                self.environment_id,
-                MAX_ID_BYTES,
-                Pipe::Allowed,
-            )?,
-            run_id: run_id?,
-            plan_id: id("planId", self.plan_id)?,
-            plan_version: id("planVersion", self.plan_version)?,
-            engine_attempt_id: attempt("engineAttemptId", self.engine_attempt_id)?,
-            logical_attempt_id: attempt("logicalAttemptId", self.logical_attempt_id)?,
-            idempotency_key: key(self.idempotency_key)?,
-            emitted_at: emitted_at(self.emitted_at)?,
-            step_id: step_id(&event_type, self.step_id)?,
-            payload: payload(self.payload)?,
+            tenant_id: self.tenant_id()?.to_owned(),
+            project_id: id("projectId", &self.project_id, Pipe::Allowed)?,
+            environment_id: id("environmentId", &self.environment_id, Pipe::Allowed)?,
+            run_id: self.run_id()?.to_owned(),
+            plan_id: id("planId", &self.plan_id, Pipe::Refused)?,
+            plan_version: id("planVersion", &self.plan_version, Pipe::Refused)?,
+            engine_attempt_id: attempt("engineAttemptId", &self.engine_attempt_id)?,
+            logical_attempt_id: attempt("logicalAttemptId", &self.logical_attempt_id)?,
+            idempotency_key: key(&self.idempotency_key)?,
+            emitted_at: emitted_at(&self.emitted_at)?,
+            step_id: step_id(&event_type, &self.step_id)?,
+            payload: object("payload", payload)?,
             event_type,
         })
     }
@@ -149,18 +171,18 @@ enum Pipe {
     Refused,
 }
 
-fn text(
+fn text<'v>(
     field: &'static str,
-    value: Option<Value>,
+    value: &'v Option<Field<'_>>,
     max_bytes: usize,
     pipe: Pipe,
-) -> Checked<String> {
+) -> Checked<&'v str> {
     let text = string(field, value)?;
     let problem = if text.is_empty() {
         "is empty".to_owned()
     } else if text.len() > max_bytes {
         format!("has {} bytes, more than {max_bytes}", text.len())
-    } else if text.chars().any(char::is_control) {
+    } else if holds_control(text) {
         "holds a control character".to_owned()
     } else if matches!(pipe, Pipe::Refused) && text.contains('|') {
         "holds a '|', which separates the parts of the idempotency key".to_owned()
@@ -170,55 +192,45 @@ fn text(
     Err(Broken { field, problem })
 }
 
-fn string(field: &'static str, value: Option<Value>) -> Checked<String> {
+/// U+0000 to U+001F and U+007F to U+009F. A text of ASCII alone, which most are, has its bytes looked at
+/// without a branch between them.
+fn holds_control(text: &str) -> bool {
+    let is_plain = |byte: u8| (b' '..0x7F).contains(&byte);
+    !text.bytes().fold(true, |all, byte| all & is_plain(byte)) && text.chars().any(char::is_control)
+}
+
+fn string<'v>(field: &'static str, value: &'v Option<Field<'_>>) -> Checked<&'v str> {
     match value {
-        Some(Value::String(text)) => Ok(text),
-        Some(other) => Err(wrong_type(field, "a text", &other)),
-        None => Err(Broken {
-            field,
-            problem: "is missing".to_owned(),
-        }),
+        Some(Field::Text(text)) => Ok(text),
+        Some(other) => Err(other.wrong_type(field, "a text")),
+        None => Err(missing(field)),
     }
 }
 
-fn wrong_type(field: &'static str, expected: &str, value: &Value) -> Broken {
-    let found = match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    };
-    Broken {
-        field,
-        problem: format!("must be {expected}, not {found}"),
-    }
+fn missing(field: &'static str) -> Broken {
+    let problem = "is missing".to_owned();
+    Broken { field, problem }
 }
 
-fn uuid(value: Option<Value>) -> Checked<Uuid> {
+fn uuid(value: &Option<Field<'_>>) -> Checked<Uuid> {
     let field = "eventId";
     let text = string(field, value)?;
     // The uuid crate also reads braced, URN and simple forms; the contract wants hyphens.
     let hyphenated = text.len() == 36;
-    Uuid::try_parse(&text)
+    Uuid::try_parse(text)
         .ok()
         .filter(|_| hyphenated)
         .ok_or_else(|| Broken {
             field,
-            problem: format!("{:?} is not a hyphenated UUID", shortened(&text)),
+            problem: format!("{:?} is not a hyphenated UUID", shortened(text)),
         })
 }
 
-fn attempt(field: &'static str, value: Option<Value>) -> Checked<i32> {
-    let Some(value) = value else {
-        return Err(Broken {
-            field,
-            problem: "is missing".to_owned(),
-        });
-    };
-    let Value::Number(number) = &value else {
-        return Err(wrong_type(field, "an integer", &value));
+fn attempt(field: &'static str, value: &Option<Field<'_>>) -> Checked<i32> {
+    let number = match value {
+        Some(Field::Other(Value::Number(number))) => number,
+        Some(other) => return Err(other.wrong_type(field, "an integer")),
+        None => return Err(missing(field)),
     };
     number
         .as_i64()
@@ -233,65 +245,49 @@ fn attempt(field: &'static str, value: Option<Value>) -> Checked<i32> {
         })
 }
 
-fn key(value: Option<Value>) -> Checked<IdempotencyKey> {
+fn key(value: &Option<Field<'_>>) -> Checked<IdempotencyKey> {
     let field = "idempotencyKey";
     let text = string(field, value)?;
-    IdempotencyKey::parse(&text).ok_or_else(|| Broken {
+    IdempotencyKey::parse(text).ok_or_else(|| Broken {
         field,
-        problem: format!("{:?} is not 64 lower-case hex digits", shortened(&text)),
+        problem: format!("{:?} is not 64 lower-case hex digits", shortened(text)),
     })
 }
 
-fn emitted_at(value: Option<Value>) -> Checked<Micros> {
+fn emitted_at(value: &Option<Field<'_>>) -> Checked<Micros> {
     let field = "emittedAt";
     let text = string(field, value)?;
-    Micros::parse_rfc3339(&text).ok_or_else(|| Broken {
+    Micros::parse_rfc3339(text).ok_or_else(|| Broken {
         field,
         problem: format!(
             "{:?} is not an RFC 3339 time with an offset, years 0000 to 9999 in UTC",
-            shortened(&text)
+            shortened(text)
         ),
     })
 }
 
-fn payload(value: Option<Value>) -> Checked<Option<Map<String, Value>>> {
+fn object(field: &'static str, value: Option<Field<'_>>) -> Checked<Option<Map<String, Value>>> {
     match value {
         None => Ok(None),
-        Some(Value::Object(map)) => Ok(Some(map)),
-        Some(other) => Err(wrong_type("payload", "an object", &other)),
+        Some(Field::Other(Value::Object(map))) => Ok(Some(map)),
+        Some(other) => Err(other.wrong_type(field, "an object")),
     }
 }
 
-fn step_id(event_type: &EventType, value: Option<Value>) -> Checked<Option<String>> {
+fn step_id(event_type: &EventType, value: &Option<Field<'_>>) -> Checked<Option<String>> {
     let field = "stepId";
-    let problem = match (event_type, &value) {
+    let problem = match (event_type, value) {
         (EventType::Step(_), None) => format!("is missing, and {event_type} is a step event"),
         (EventType::Run(_), Some(_)) => {
             format!("must be absent, since {event_type} is a run event")
         }
-        _ => {
-            return value
-                .map(|step| text(field, Some(step), MAX_ID_BYTES, Pipe::Refused))
-                .transpose();
+        (_, None) => return Ok(None),
+        (_, Some(_)) => {
+            let step_id = text(field, value, MAX_ID_BYTES, Pipe::Refused)?;
+            return Ok(Some(step_id.to_owned()));
         }
     };
     Err(Broken { field, problem })
-}
-
-/// What jsonb cannot hold although JSON can: U+0000, in a key or a text, at any depth.
-fn unstorable(map: &Map<String, Value>) -> Option<&'static str> {
-    const NUL: &str = "payload: holds U+0000, which the database cannot store";
-    fn holds_nul(value: &Value) -> bool {
-        match value {
-            Value::String(text) => text.contains('\0'),
-            Value::Array(items) => items.iter().any(holds_nul),
-            Value::Object(map) => map.iter().any(|(k, v)| k.contains('\0') || holds_nul(v)),
-            _ => false,
-        }
-    }
-    map.iter()
-        .any(|(k, v)| k.contains('\0') || holds_nul(v))
-        .then_some(NUL)
 }
 
 /// A value for an error message, cut to 64 characters.

@@ -40,11 +40,12 @@ pub enum StepEventType {
 }
 
 impl EventType {
-    /// The type with this name; a name that the contract does not know is [`EventType::Unknown`].
-    pub fn from_name(name: String) -> Self {
+    /// The type with this name; a name that the contract does not know is [`EventType::Unknown`], and
+    /// only such a name is kept.
+    pub fn from_name(name: impl AsRef<str> + Into<String>) -> Self {
         use RunEventType::*;
         use StepEventType::*;
-        match name.as_str() {
+        match name.as_ref() {
             "RunQueued" => Self::Run(RunQueued),
             "RunStarted" => Self::Run(RunStarted),
             "RunPaused" => Self::Run(RunPaused),
@@ -56,7 +57,7 @@ impl EventType {
             "StepCompleted" => Self::Step(StepCompleted),
             "StepFailed" => Self::Step(StepFailed),
             "StepSkipped" => Self::Step(StepSkipped),
-            _ => Self::Unknown(name),
+            _ => Self::Unknown(name.into()),
         }
     }
 
@@ -104,7 +105,7 @@ mod tests {
             "StepFailed",
             "StepSkipped",
         ] {
-            let parsed = EventType::from_name(name.to_owned());
+            let parsed = EventType::from_name(name);
             assert!(!matches!(parsed, EventType::Unknown(_)), "{name}");
             assert_eq!(parsed.as_str(), name);
         }
@@ -113,7 +114,7 @@ mod tests {
     #[test]
     fn names_are_case_sensitive() {
         assert_eq!(
-            EventType::from_name("runstarted".into()),
+            EventType::from_name("runstarted"),
             EventType::Unknown("runstarted".into())
         );
     }

@@ -5,6 +5,7 @@ use serde::de::DeserializeSeed;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use crate::envelope::RawEnvelope;
 use crate::json_value::{EnvelopeSeed, Seen, TooDeep, any_value};
 use crate::{Micros, Reason, Rejection, RunEvent};
 
@@ -32,14 +33,15 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, Rejection> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     // The seed bounds the nesting itself, by the contract's number.
     deserializer.disable_recursion_limit();
+    let mut raw = RawEnvelope::default();
     let seed = EnvelopeSeed {
         max_nesting: MAX_NESTING,
+        raw: &mut raw,
         seen: &mut seen,
     };
-    let raw = seed
-        .deserialize(&mut deserializer)
-        .and_then(|raw| deserializer.end().map(|()| raw));
-    let raw = raw.map_err(|error| unreadable(&error, &seen, text))?;
+    seed.deserialize(&mut deserializer)
+        .and_then(|()| deserializer.end())
+        .map_err(|error| unreadable(&error, &seen, text))?;
     let unknown_fields = seen.unknown_fields;
     raw.validate().map(|event| Decoded {
         event,

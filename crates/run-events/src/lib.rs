@@ -6,6 +6,7 @@
 //! run's events into its state ([`fold`], [`run_state`]) with its resumable [`snapshot`], and what a day is
 //! sealed with ([`seal`]).
 
+mod canonical;
 pub mod digest;
 pub mod envelope;
 pub mod event_type;

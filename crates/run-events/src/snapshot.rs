@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::digest::{AsDoubles, Digest};
+use crate::digest::Digest;
 use crate::json::MAX_NESTING;
 use crate::json_value::any_value;
 use crate::run_state::StepCounts;
@@ -106,7 +106,7 @@ impl Snapshot {
     /// a snapshot of logged events, whose numbers are finite.
     pub fn digest(&self) -> Option<Digest> {
         let document = serde_json::to_value(self).ok()?;
-        Digest::of_canonical(&AsDoubles(&document))
+        Digest::of_canonical(&document)
     }
 }
 

@@ -11,9 +11,11 @@ use run_events::json::{decode, encode};
 use run_events::run_state::StepCounts;
 use run_events::snapshot::Snapshot;
 use run_events::{
-    Applied, Digest, EventType, LoggedEvent, Micros, RunEvent, RunState, StepAttempt, StepStatus,
+    Applied, Digest, EventType, IdempotencyKey, LoggedEvent, Micros, RunEvent, RunState,
+    StepAttempt, StepStatus,
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 fn fold(events: &[LoggedEvent]) -> RunState {
@@ -221,6 +223,38 @@ proptest! {
             damage.apply(&mut bytes);
         }
         check_answer(&bytes)?;
+    }
+
+    #[test]
+    fn the_content_digest_is_that_of_the_canonical_form_as_others_write_it(event in valid_event()) {
+        let content = json!({
+            "eventType": event.event_type.as_str(),
+            "stepId": event.step_id,
+            "logicalAttemptId": event.logical_attempt_id,
+            "planId": event.plan_id,
+            "planVersion": event.plan_version,
+            "projectId": event.project_id,
+            "environmentId": event.environment_id,
+            "payload": event.payload,
+        });
+        let canonical = serde_json_canonicalizer::to_vec(&content).unwrap();
+        let digest = Digest(Sha256::digest(canonical).into());
+        prop_assert_eq!(event.content_digest().unwrap(), digest);
+        prop_assert_eq!(Digest::of_canonical(&content).unwrap(), digest);
+    }
+
+    #[test]
+    fn a_key_is_what_hex_reads_of_lower_case_digits(
+        bytes in any::<[u8; 32]>(),
+        at in 0..64_usize,
+        other in any::<char>(),
+    ) {
+        let text = hex::encode(bytes);
+        prop_assert_eq!(IdempotencyKey::parse(&text), Some(IdempotencyKey(bytes)));
+        let changed: String = text.chars().enumerate().map(|(i, c)| if i == at { other } else { c }).collect();
+        let lower_case = !changed.contains(char::is_uppercase);
+        let read = hex::decode(&changed).ok().filter(|_| lower_case);
+        prop_assert_eq!(IdempotencyKey::parse(&changed).map(|key| key.0.to_vec()), read);
     }
 
     #[test]

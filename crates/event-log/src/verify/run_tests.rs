@@ -11,7 +11,7 @@ fn run() -> Vec<Event> {
     let mut before = Digest::CHAIN_START;
     let mut events = Vec::new();
     for run_seq in 1..=9 {
-        let content = Digest::of_canonical(&run_seq);
+        let content = Digest::of_canonical(&run_seq.into());
         let mut event = Event {
             run_seq,
             stream_id: 1,
