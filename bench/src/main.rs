@@ -1,0 +1,75 @@
+//! `runlog-bench`: measures the product against what its database could do at most, on real servers
+//! that `dev/bench` starts for it. This file only wires; each module is a measurement or what it needs.
+
+mod compare;
+mod database;
+mod drain;
+mod floor;
+mod generator;
+mod load;
+mod machine;
+mod meter;
+mod program;
+mod progress;
+mod projection;
+mod report;
+mod stack;
+mod stats;
+mod usage;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::stack::Stack;
+
+/// Measures Runlog against the limit that its database sets, in pairs, on the same servers.
+///
+/// `dev/bench` starts a Kafka and a PostgreSQL for it and removes them afterwards: use that.
+#[derive(Parser)]
+#[command(name = "runlog-bench", version)]
+struct Args {
+    #[command(flatten)]
+    stack: Stack,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The COPY floor, ingest, each projection, and all together
+    Compare(compare::Args),
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match start(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            progress::note(&format!("runlog-bench: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A signal drops what is under way, and with it the programs that were started.
+#[tokio::main]
+async fn start(args: &Args) -> anyhow::Result<()> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        result = measure(args) => result,
+        _ = terminated.recv() => Err(anyhow::anyhow!("terminated")),
+        _ = interrupted.recv() => Err(anyhow::anyhow!("interrupted")),
+    }
+}
+
+async fn measure(args: &Args) -> anyhow::Result<()> {
+    let logs = &args.stack.logs;
+    std::fs::create_dir_all(logs).with_context(|| format!("cannot make {}", logs.display()))?;
+    match &args.command {
+        Command::Compare(compare) => compare::run(&args.stack, compare).await,
+    }
+}
