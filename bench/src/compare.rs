@@ -1,5 +1,5 @@
 //! The main measurement: what the product does beside what the database could do, in pairs, in one
-//! run. Called by `main`; the parts are in `floor`, `drain` and `projection`, the table in `report`.
+//! run. Called by `main`; the parts are in `floor`, `drain`, `projection`, `latency` and `idle`, the table in `report`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,7 +10,9 @@ use serde::Serialize;
 use crate::database::{Database, Size};
 use crate::drain::{Drained, Together, drain, together};
 use crate::floor::{Copied, Rows, copy};
-use crate::generator::{EventIds, Options};
+use crate::generator::{EVENTS_A_RUN, EventIds, Options};
+use crate::idle::{self, Idle};
+use crate::latency::{Latency, Pipeline};
 use crate::load::{Load, load};
 use crate::machine::Machine;
 use crate::progress::{note, step};
@@ -24,6 +26,9 @@ pub(crate) const PARTITIONS: i32 = 8;
 pub(crate) const ACTIVE: usize = 2_000;
 /// Events that are sent twice.
 pub(crate) const DUPLICATES: f64 = 0.01;
+
+/// Records per second at which batches are small.
+const SLOW: u32 = 10;
 
 /// What to generate; the same of every measurement.
 #[derive(Debug, Clone, clap::Args)]
@@ -67,6 +72,14 @@ impl LoadArgs {
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) load: LoadArgs,
+
+    /// Records per second while latency is measured
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) rate: u32,
+
+    /// For how long, in seconds; then 10 a second for two thirds of that, and idle for as long
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(3..=3_600))]
+    pub(crate) seconds: u32,
 }
 
 /// One after the other, on one topic.
@@ -93,6 +106,10 @@ pub(crate) struct Measured {
     pub(crate) pairs: Vec<Pair>,
     /// Of the last pair's database, with everything projected.
     pub(crate) sizes: Vec<Size>,
+    /// At the rate asked for, and at a low one.
+    pub(crate) latency: Vec<Latency>,
+    /// When nothing comes.
+    pub(crate) idle: Idle,
 }
 
 /// Measures, prints the table and writes the file.
@@ -119,13 +136,35 @@ pub(crate) async fn run(stack: &Stack, args: &Args) -> anyhow::Result<()> {
         pairs.push(pair);
         sizes = of_pair;
     }
+    let (latency, idle) = at_a_rate(stack, args).await?;
     let measured = Measured {
         machine,
         load,
         pairs,
         sizes,
+        latency,
+        idle,
     };
     report::print(&measured, &args.load.json)
+}
+
+/// Latency at both rates, then nothing.
+async fn at_a_rate(stack: &Stack, args: &Args) -> anyhow::Result<(Vec<Latency>, Idle)> {
+    step("latency at a fixed rate");
+    let shorter = args.seconds * 2 / 3;
+    let phases = [(args.rate, args.seconds), (SLOW, shorter)];
+    let sent = phases.map(|(rate, seconds)| u64::from(rate) * u64::from(seconds + 3));
+    // More than will be sent, so that no run has to end early.
+    let events = sent.iter().sum::<u64>() + ACTIVE as u64 * EVENTS_A_RUN;
+    let mut pipeline = Pipeline::start(stack, args.load.options(events, 1)).await?;
+    let mut latency = Vec::new();
+    for (rate, seconds) in phases {
+        latency.push(pipeline.measure(stack, rate, seconds).await?);
+    }
+    step("doing nothing");
+    let idle = idle::measure(stack, &mut pipeline, shorter).await?;
+    pipeline.stop(stack).await?;
+    Ok((latency, idle))
 }
 
 /// Every other pair begins with the drain, and another projection is the first each time.

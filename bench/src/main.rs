@@ -6,6 +6,9 @@ mod database;
 mod drain;
 mod floor;
 mod generator;
+mod goals;
+mod idle;
+mod latency;
 mod load;
 mod machine;
 mod meter;
@@ -39,7 +42,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// The COPY floor, ingest, each projection, and all together
+    /// The COPY floor, ingest, each projection, all together, latency, and doing nothing
     Compare(compare::Args),
 }
 

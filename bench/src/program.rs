@@ -105,11 +105,6 @@ impl Program {
         })
     }
 
-    /// Its process.
-    pub(crate) fn pid(&self) -> u32 {
-        self.pid
-    }
-
     /// That it still runs.
     ///
     /// # Errors

@@ -8,6 +8,10 @@ use anyhow::Context;
 use serde::Serialize;
 
 use crate::compare::{Measured, Pair};
+use crate::database::Size;
+use crate::goals::{self, Goal};
+use crate::idle::Idle;
+use crate::latency::Latency;
 use crate::meter::Consumed;
 use crate::program::Used;
 use crate::stats::Spread;
@@ -76,7 +80,7 @@ impl Row {
             format!("{:.2} ({:.2} to {:.2}) of {of}", s.median, s.least, s.most)
         });
         format!(
-            "{:<26} {:>9.0} {:<34} {:>8} {:>9} {:>6} {:>9} {:>9}",
+            "{:<24} {:>9.0}  {:<34} {:>7} {:>8} {:>6} {:>8} {:>9}",
             self.name,
             self.rate.median,
             ratio,
@@ -140,12 +144,13 @@ pub(crate) fn rows(pairs: &[Pair]) -> Vec<Row> {
     rows.into_iter().flatten().collect()
 }
 
-/// Prints the table and writes the file.
+/// Prints the tables and writes the file.
 ///
 /// # Errors
 /// Where the file cannot be written.
 pub(crate) fn print(measured: &Measured, json: &Path) -> anyhow::Result<()> {
     let rows = rows(&measured.pairs);
+    let goals = goals::judge(measured, &rows);
     let mut out = std::io::stdout().lock();
     write!(
         out,
@@ -156,13 +161,19 @@ pub(crate) fn print(measured: &Measured, json: &Path) -> anyhow::Result<()> {
     for row in &rows {
         writeln!(out, "{}", row.line())?;
     }
-    write_json(
-        json,
-        &File {
-            measured,
-            rows: &rows,
-        },
-    )
+    write!(out, "\n{}", sizes(&measured.sizes, measured.load.events))?;
+    write!(out, "\n{}", latencies(&measured.latency))?;
+    write!(out, "\n{}", idle(&measured.idle))?;
+    writeln!(out, "\n{:<66} {:>10}", "goal", "measured")?;
+    for goal in &goals {
+        writeln!(out, "{}", goal.line())?;
+    }
+    let file = File {
+        measured,
+        rows: &rows,
+        goals: &goals,
+    };
+    write_json(json, &file)
 }
 
 #[derive(Serialize)]
@@ -170,19 +181,25 @@ struct File<'a> {
     #[serde(flatten)]
     measured: &'a Measured,
     rows: &'a [Row],
+    goals: &'a [Goal],
 }
 
 fn heading(measured: &Measured) -> String {
     let load = &measured.load;
+    let batch = measured.pairs.first().map_or(0, |pair| {
+        pair.floor.events / (pair.floor.batches as u64).max(1)
+    });
     format!(
-        "{} events, 20 a run, {} runs at once, {} records of {:.0} bytes, {} partitions, {:?} event ids; \
-         medians of {} pairs\n\n{:<26} {:>9} {:<34} {:>8} {:>9} {:>6} {:>9} {:>9}\n{:<26} {:>9} {:<34} {:>25} {:>9} {:>9}\n",
+        "{} events, 20 a run, {} runs at once; {} records of {:.0} bytes on average in {} partitions; {:?} event ids; \
+         {} connections;\nbatches of {batch} on average; medians of {} pairs\n\n\
+         {:<24} {:>9}  {:<34} {:>7} {:>8} {:>6} {:>8} {:>9}\n{:<24} {:>9}  {:<34} {:>23} {:>8} {:>9}\n",
         load.events,
         load.options.active,
         load.records,
         load.mean_bytes,
         load.partitions,
         load.options.event_ids,
+        measured.machine.writers,
         measured.pairs.len(),
         "",
         "events/s",
@@ -198,6 +215,64 @@ fn heading(measured: &Measured) -> String {
         "CPU s per million",
         "",
         "per event"
+    )
+}
+
+fn sizes(sizes: &[Size], events: u64) -> String {
+    let mut text = format!("{:<58} {:>15}\n", "table or index", "bytes per event");
+    let each = |size: &Size| size.bytes as f64 / events as f64;
+    for size in sizes.iter().filter(|size| each(size) >= 0.1) {
+        let name = size.index.as_ref().map_or_else(
+            || size.table.clone(),
+            |index| format!("  {index} of {}", size.table),
+        );
+        text += &format!("{name:<58} {:>15.1}\n", each(size));
+    }
+    let of_log = sizes.iter().filter(|s| s.table.starts_with("event_log."));
+    let of_log: f64 = of_log.map(each).sum();
+    let all: f64 = sizes.iter().map(each).sum();
+    text + &format!(
+        "{:<58} {of_log:>15.1}\n{:<58} {all:>15.1}\n",
+        "event_log in all", "everything"
+    )
+}
+
+fn latencies(latencies: &[Latency]) -> String {
+    let mut text = format!(
+        "{:<46} {:>9} {:>9} {:>9} {:>9}\n",
+        "latency in ms", "p50", "p99", "p99.9", "most"
+    );
+    for latency in latencies {
+        for (what, q) in [
+            ("acknowledged to the log", latency.acked_to_log),
+            ("acknowledged to run_current", latency.acked_to_run_current),
+            ("intended to acknowledged", latency.intended_to_acked),
+            ("intended to the log", latency.intended_to_log),
+            ("from look to look", latency.looks),
+        ] {
+            let what = format!("{}/s: {what}", latency.rate);
+            text += &format!(
+                "{what:<46} {:>9.1} {:>9.1} {:>9.1} {:>9.1}\n",
+                q.p50, q.p99, q.p999, q.max
+            );
+        }
+    }
+    text
+}
+
+fn idle(idle: &Idle) -> String {
+    let cpu = |cpu: Option<f64>| cpu.map_or_else(|| "-".to_owned(), |c| format!("{:.1}", c * 1e3));
+    let statements = idle.statements_per_second();
+    format!(
+        "idle, per second: CPU ms: ingest {}, projectors {}, PostgreSQL {}, Kafka {}; WAL {:.0} bytes; \
+         {} statements in {:.1} transactions\n",
+        cpu(Some(idle.ingest_cpu)),
+        cpu(Some(idle.projectors_cpu)),
+        cpu(idle.postgres_cpu),
+        cpu(idle.kafka_cpu),
+        idle.wal_bytes,
+        statements.map_or_else(|| "-".to_owned(), |s| format!("{s:.1}")),
+        idle.transactions
     )
 }
 
