@@ -4,6 +4,7 @@
 mod compare;
 mod database;
 mod drain;
+mod flat;
 mod floor;
 mod generator;
 mod goals;
@@ -16,6 +17,7 @@ mod program;
 mod progress;
 mod projection;
 mod report;
+mod scaling;
 mod stack;
 mod stats;
 mod usage;
@@ -44,6 +46,10 @@ struct Args {
 enum Command {
     /// The COPY floor, ingest, each projection, all together, latency, and doing nothing
     Compare(compare::Args),
+    /// Drains of 1, 2, 4 and 8 partitions by 1, 2 and 4 ingest processes
+    Scaling(scaling::Args),
+    /// Drains into a log that holds much beside one that holds little
+    Flat(flat::Args),
 }
 
 fn main() -> ExitCode {
@@ -51,7 +57,7 @@ fn main() -> ExitCode {
     match start(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            progress::note(&format!("runlog-bench: {error:#}"));
+            progress::failure(&error);
             ExitCode::FAILURE
         }
     }
@@ -74,5 +80,7 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
     std::fs::create_dir_all(logs).with_context(|| format!("cannot make {}", logs.display()))?;
     match &args.command {
         Command::Compare(compare) => compare::run(&args.stack, compare).await,
+        Command::Scaling(scaling) => scaling::run(&args.stack, scaling).await,
+        Command::Flat(flat) => flat::run(&args.stack, flat).await,
     }
 }

@@ -12,3 +12,8 @@ pub(crate) fn note(text: &str) {
 pub(crate) fn step(text: &str) {
     let _ = writeln!(std::io::stderr(), "==> {text}");
 }
+
+/// Says why nothing came of it.
+pub(crate) fn failure(error: &anyhow::Error) {
+    let _ = writeln!(std::io::stderr(), "runlog-bench: {error:#}");
+}

@@ -16,6 +16,9 @@ use crate::meter::Consumed;
 use crate::program::Used;
 use crate::stats::Spread;
 
+/// A table or index of fewer bytes has only its first pages.
+const WORTH_A_LINE: i64 = 256 * 1024;
+
 /// One line of the table: the same measurement of each pair.
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
@@ -219,22 +222,22 @@ fn heading(measured: &Measured) -> String {
 }
 
 fn sizes(sizes: &[Size], events: u64) -> String {
-    let mut text = format!("{:<58} {:>15}\n", "table or index", "bytes per event");
     let each = |size: &Size| size.bytes as f64 / events as f64;
-    for size in sizes.iter().filter(|size| each(size) >= 0.1) {
-        let name = size.index.as_ref().map_or_else(
-            || size.table.clone(),
-            |index| format!("  {index} of {}", size.table),
-        );
-        text += &format!("{name:<58} {:>15.1}\n", each(size));
+    let line = |name: &str, bytes: f64| format!("{name:<72} {bytes:>7.1}\n");
+    let mut text = format!(
+        "{:<64} {:>15}\n",
+        "table, or table: index", "bytes per event"
+    );
+    for size in sizes.iter().filter(|size| size.bytes >= WORTH_A_LINE) {
+        let name = match &size.index {
+            Some(index) => format!("{}: {index}", size.table),
+            None => size.table.clone(),
+        };
+        text += &line(&name, each(size));
     }
     let of_log = sizes.iter().filter(|s| s.table.starts_with("event_log."));
-    let of_log: f64 = of_log.map(each).sum();
-    let all: f64 = sizes.iter().map(each).sum();
-    text + &format!(
-        "{:<58} {of_log:>15.1}\n{:<58} {all:>15.1}\n",
-        "event_log in all", "everything"
-    )
+    text += &line("event_log in all", of_log.map(each).sum());
+    text + &line("everything", sizes.iter().map(each).sum())
 }
 
 fn latencies(latencies: &[Latency]) -> String {
