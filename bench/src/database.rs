@@ -6,6 +6,7 @@ use anyhow::{Context, ensure};
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::process::Command;
+use uuid::Uuid;
 
 use crate::program::url_of;
 use crate::stack::Stack;
@@ -14,6 +15,9 @@ use crate::stack::Stack;
 pub(crate) struct Database {
     /// Its name.
     pub(crate) name: String,
+    /// The consumer group that fills it. Of its own each time: members that an earlier group has not
+    /// let go of yet would hold up the next.
+    pub(crate) group: String,
     /// The connection.
     pub(crate) connection: PgConnection,
 }
@@ -54,6 +58,7 @@ impl Database {
         let connection = connect(stack, name).await?;
         Ok(Self {
             name: name.to_owned(),
+            group: format!("{name}_{}", Uuid::now_v7()),
             connection,
         })
     }

@@ -56,7 +56,7 @@ pub(crate) async fn drain(
     let meter = begin(stack, database).await?;
     let mut ingest = Vec::new();
     for _ in 0..processes {
-        ingest.push(Program::ingest(stack, &database.name, &load.topic, &[])?);
+        ingest.push(Program::ingest(stack, database, &load.topic, &[])?);
     }
     let ended = wait_for_ingest(database, load, &mut ingest).await?;
     let used = used_by(&ingest)?;
@@ -78,7 +78,7 @@ pub(crate) async fn together(
 ) -> anyhow::Result<Together> {
     let meter = begin(stack, database).await?;
     let mut programs = [
-        Program::ingest(stack, &database.name, &load.topic, &[])?,
+        Program::ingest(stack, database, &load.topic, &[])?,
         Program::projectors(stack, &database.name, NOT_VERIFYING)?,
     ];
     wait_for_ingest(database, load, &mut programs).await?;

@@ -2,6 +2,7 @@
 //! databases, filled beforehand, in turn. Called by `main`.
 
 use std::io::Write as _;
+use std::time::Instant;
 
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -111,11 +112,12 @@ async fn filled(stack: &Stack, name: &str, events: u64, ids: EventIds) -> anyhow
     let runs = events / A_RUN / partitions * partitions;
     sqlx::query(include_str!("sql/fill_streams.sql"))
         .bind(PARTITIONS)
-        .bind(name)
+        .bind(database.group.clone())
         .bind((runs / partitions * A_RUN).cast_signed())
         .execute(&mut database.connection)
         .await?;
     let mut others = [connect(stack, name).await?, connect(stack, name).await?];
+    let begun = Instant::now();
     let mut first = 0;
     while first < runs {
         let middle = (first + RUNS_AT_ONCE).min(runs);
@@ -126,7 +128,12 @@ async fn filled(stack: &Stack, name: &str, events: u64, ids: EventIds) -> anyhow
             fill(other, middle..last, runs, ids)
         )?;
         first = last;
-        note(&format!("{} of {} events", last * A_RUN, runs * A_RUN));
+        let seconds = begun.elapsed().as_secs();
+        note(&format!(
+            "{} of {} events after {seconds} s",
+            last * A_RUN,
+            runs * A_RUN
+        ));
     }
     for statement in [
         "SELECT setval(pg_get_serial_sequence('event_log.run', 'run_no'), max(run_no)) FROM event_log.run",
@@ -172,46 +179,28 @@ async fn fill(
 
 fn print(measured: &Measured) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    let heading = format!(
-        "\n{}\n\n{:?} event ids, drains of {} events, medians of {} pairs\n\n{:<34} {:>9} {:>9} {:>9} {:>9}\n",
-        measured.machine.lines(),
+    let (ids, events, pairs) = (
         measured.event_ids,
         measured.events_a_drain,
         measured.pairs.len(),
-        "",
-        "events/s",
-        "ingest",
-        "Postgres",
-        "WAL bytes"
     );
-    write!(
+    writeln!(out, "\n{}", measured.machine.lines())?;
+    writeln!(
         out,
-        "{heading}{:<44} {:>19} {:>9}\n",
+        "\n{ids:?} event ids, drains of {events} events, medians of {pairs} pairs"
+    )?;
+    writeln!(
+        out,
+        "\n{:<34} {:>9} {:>9} {:>9} {:>9}",
+        "", "events/s", "ingest", "Postgres", "WAL bytes"
+    )?;
+    writeln!(
+        out,
+        "{:<44} {:>19} {:>9}",
         "", "CPU s per million", "per event"
     )?;
-    for (name, events, of) in [
-        (
-            "a log of",
-            measured.small,
-            (|p: &Pair| p.small.clone()) as fn(&Pair) -> Drained,
-        ),
-        ("a log of", measured.large, |p: &Pair| p.large.clone()),
-    ] {
-        let median = |value: &dyn Fn(Drained) -> Option<f64>| {
-            let values = measured.pairs.iter().filter_map(|p| value(of(p)));
-            Spread::of(values).map_or(f64::NAN, |s| s.median)
-        };
-        let million = 1e6 / measured.events_a_drain as f64;
-        writeln!(
-            out,
-            "{:<34} {:>9.0} {:>9.1} {:>9.1} {:>9.1}",
-            format!("{name} {events} events"),
-            median(&|d| Some(d.rate)),
-            median(&|d| Some(d.ingest.cpu_s * million)),
-            median(&|d| Some(d.servers.postgres_cpu_s? * million)),
-            median(&|d| Some(d.servers.wal_bytes as f64 / d.events as f64)),
-        )?;
-    }
+    writeln!(out, "{}", line(measured, measured.small, |p| &p.small))?;
+    writeln!(out, "{}", line(measured, measured.large, |p| &p.large))?;
     let ratio = Spread::of(measured.pairs.iter().map(|p| p.large.rate / p.small.rate));
     if let Some(ratio) = ratio {
         let reached = if ratio.median >= 0.9 {
@@ -226,4 +215,21 @@ fn print(measured: &Measured) -> anyhow::Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// The medians of the drains into one of the logs.
+fn line(measured: &Measured, events: u64, of: fn(&Pair) -> &Drained) -> String {
+    let median = |value: &dyn Fn(&Drained) -> Option<f64>| {
+        let values = measured.pairs.iter().filter_map(|p| value(of(p)));
+        Spread::of(values).map_or(f64::NAN, |s| s.median)
+    };
+    let million = 1e6 / measured.events_a_drain as f64;
+    format!(
+        "{:<34} {:>9.0} {:>9.1} {:>9.1} {:>9.1}",
+        format!("a log of {events} events"),
+        median(&|d| Some(d.rate)),
+        median(&|d| Some(d.ingest.cpu_s * million)),
+        median(&|d| Some(d.servers.postgres_cpu_s? * million)),
+        median(&|d| Some(d.servers.wal_bytes as f64 / d.events as f64)),
+    )
 }

@@ -86,7 +86,7 @@ impl Pipeline {
         create_topic(stack, TOPIC, PARTITIONS).await?;
         let mut database = Database::create(stack, "bench_latency").await?;
         let mut programs = [
-            Program::ingest(stack, &database.name, TOPIC, &[])?,
+            Program::ingest(stack, &database, TOPIC, &[])?,
             Program::projectors(stack, &database.name, &[])?,
         ];
         wait_for_claims(&mut database, &mut programs).await?;

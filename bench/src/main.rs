@@ -34,7 +34,12 @@ use crate::stack::Stack;
 ///
 /// `dev/bench` starts a Kafka and a PostgreSQL for it and removes them afterwards: use that.
 #[derive(Parser)]
-#[command(name = "runlog-bench", version)]
+#[command(
+    name = "runlog-bench",
+    version,
+    after_help = "Examples:\n  dev/bench\n  make bench EVENTS=1000000 PAIRS=9 EVENT_IDS=v4\n  \
+    dev/bench flat 3000000\n\nWhile one runs: . .runlog/bench/stack/env and dev/stack psql --dir .runlog/bench/stack."
+)]
 struct Args {
     #[command(flatten)]
     stack: Stack,

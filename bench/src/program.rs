@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use tokio::process::{Child, Command};
 
+use crate::database::Database;
 use crate::stack::Stack;
 use crate::usage;
 
@@ -45,14 +46,17 @@ impl Program {
     /// Where it cannot start.
     pub(crate) fn ingest(
         stack: &Stack,
-        database: &str,
+        database: &Database,
         topic: &str,
         more: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
         let mut command = Command::new(stack.programs.join("runlog-ingest"));
         command
-            .env("RUNLOG_DATABASE__URL", url_of(&stack.ingest_url, database))
-            .env("RUNLOG_INGEST__GROUP_ID", database)
+            .env(
+                "RUNLOG_DATABASE__URL",
+                url_of(&stack.ingest_url, &database.name),
+            )
+            .env("RUNLOG_INGEST__GROUP_ID", &database.group)
             .env("RUNLOG_INGEST__TOPICS", format!("[{{name=\"{topic}\"}}]"))
             .env("RUNLOG_INGEST__WRITERS", stack.writers.to_string());
         Self::start(stack, "runlog-ingest", command, more)

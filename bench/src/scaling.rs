@@ -23,6 +23,10 @@ use crate::stats::Spread;
 const PARTITIONS: [i32; 4] = [1, 2, 4, 8];
 const PROCESSES: [usize; 3] = [1, 2, 4];
 
+/// Members of a group hear of a new one with their next heartbeat: the rest of the drain is what counts.
+const SOON_TOGETHER: &[(&str, &str)] =
+    &[("RUNLOG_KAFKA__PROPERTIES__HEARTBEAT_INTERVAL_MS", "200")];
+
 /// What is compared.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -97,7 +101,12 @@ async fn drain(stack: &Stack, load: &Load, processes: usize) -> anyhow::Result<D
     let meter = Meter::read(stack, &mut database.connection).await?;
     let mut ingest = Vec::new();
     for _ in 0..processes {
-        ingest.push(Program::ingest(stack, &database.name, &load.topic, &[])?);
+        ingest.push(Program::ingest(
+            stack,
+            &database,
+            &load.topic,
+            SOON_TOGETHER,
+        )?);
     }
     let ((begun, at), (ended, from)) = wait(&mut database, load, &mut ingest).await?;
     let used = used_by(&ingest)?;
@@ -153,50 +162,51 @@ async fn wait(
 
 fn print(measured: &Measured) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    write!(
+    writeln!(out, "\n{}", measured.machine.lines())?;
+    writeln!(
         out,
-        "\n{}\n\n{:>10} {:>9} {:>30} {:>8} {:>8} {:>8} {:>10}\n{:>10} {:>9} {:>30} {:>26}\n",
-        measured.machine.lines(),
+        "\n{:>10} {:>9} {:>30} {:>8} {:>8} {:>8} {:>10}",
         "partitions",
         "processes",
         "records/s (least to most)",
         "ingest",
         "Postgres",
         "Kafka",
-        "cores busy",
-        "",
-        "",
-        "",
-        "CPU s per million"
+        "cores busy"
     )?;
+    writeln!(out, "{:>51} {:>26}", "", "CPU s per million")?;
     for load in &measured.loads {
         for processes in PROCESSES {
             let is = |d: &&Drain| d.partitions == load.partitions && d.processes == processes;
-            let spread = |value: &dyn Fn(&Drain) -> Option<f64>| {
-                Spread::of(measured.drains.iter().filter(is).filter_map(value))
-            };
-            let million = 1e6 / load.events as f64;
-            let median = |value: &dyn Fn(&Drain) -> Option<f64>| {
-                spread(value).map_or_else(|| "-".to_owned(), |s| format!("{:.1}", s.median))
-            };
-            let rate = spread(&|d| d.rate.is_finite().then_some(d.rate));
-            let rate = rate.map_or_else(String::new, |s| {
-                format!("{:.0} ({:.0} to {:.0})", s.median, s.least, s.most)
-            });
-            let busy = |d: &Drain| {
-                let cpu = d.ingest.cpu_s + d.servers.postgres_cpu_s? + d.servers.kafka_cpu_s?;
-                Some(cpu / d.all_seconds)
-            };
-            writeln!(
-                out,
-                "{:>10} {processes:>9} {rate:>30} {:>8} {:>8} {:>8} {:>10}",
-                load.partitions,
-                median(&|d| Some(d.ingest.cpu_s * million)),
-                median(&|d| Some(d.servers.postgres_cpu_s? * million)),
-                median(&|d| Some(d.servers.kafka_cpu_s? * million)),
-                median(&busy),
-            )?;
+            let drains: Vec<&Drain> = measured.drains.iter().filter(is).collect();
+            let start = format!("{:>10} {processes:>9}", load.partitions);
+            writeln!(out, "{start} {}", line(&drains, 1e6 / load.events as f64))?;
         }
     }
     Ok(())
+}
+
+/// The medians of drains that differ in nothing.
+fn line(drains: &[&Drain], million: f64) -> String {
+    let spread = |value: &dyn Fn(&Drain) -> Option<f64>| {
+        Spread::of(drains.iter().filter_map(|drain| value(drain)))
+    };
+    let median = |value: &dyn Fn(&Drain) -> Option<f64>| {
+        spread(value).map_or_else(|| "-".to_owned(), |s| format!("{:.1}", s.median))
+    };
+    let rate = spread(&|d| d.rate.is_finite().then_some(d.rate));
+    let rate = rate.map_or_else(String::new, |s| {
+        format!("{:.0} ({:.0} to {:.0})", s.median, s.least, s.most)
+    });
+    let busy = |d: &Drain| {
+        let cpu = d.ingest.cpu_s + d.servers.postgres_cpu_s? + d.servers.kafka_cpu_s?;
+        Some(cpu / d.all_seconds)
+    };
+    format!(
+        "{rate:>30} {:>8} {:>8} {:>8} {:>10}",
+        median(&|d| Some(d.ingest.cpu_s * million)),
+        median(&|d| Some(d.servers.postgres_cpu_s? * million)),
+        median(&|d| Some(d.servers.kafka_cpu_s? * million)),
+        median(&busy),
+    )
 }
