@@ -50,19 +50,19 @@ pub(crate) async fn measure(
     pipeline: &mut Pipeline,
     seconds: u32,
 ) -> anyhow::Result<Idle> {
+    // Else autovacuum would do it meanwhile, or not, by chance.
+    sqlx::raw_sql("VACUUM (ANALYZE)")
+        .execute(&mut pipeline.database.connection)
+        .await?;
     let mut beside = PgConnection::connect(&stack.database_url).await?;
     let name = pipeline.database.name.clone();
     let begun = Instant::now();
     let (transactions, calls) = counters(&mut beside, &name).await?;
     let meter = Meter::read(stack, &mut beside).await?;
-    let cpu = |p: &Pipeline| -> anyhow::Result<[f64; 2]> {
-        let [ingest, projectors] = &p.programs;
-        Ok([ingest.used()?.cpu_s, projectors.used()?.cpu_s])
-    };
-    let before = cpu(pipeline)?;
+    let before = pipeline.cpu()?;
     // What is measured is time that passes.
     tokio::time::sleep(Duration::from_secs(u64::from(seconds))).await;
-    let after = cpu(pipeline)?;
+    let after = pipeline.cpu()?;
     let servers = meter.since(stack, &mut beside).await?;
     let (transactions_after, calls_after) = counters(&mut beside, &name).await?;
     for program in &mut pipeline.programs {

@@ -50,6 +50,8 @@ pub(crate) struct Quantiles {
 pub(crate) struct Latency {
     /// Records per second.
     pub(crate) rate: u32,
+    /// Records, those of the warm-up included.
+    pub(crate) sent: usize,
     /// Records that counted.
     pub(crate) records: usize,
     /// From the acknowledgement to the log.
@@ -64,6 +66,8 @@ pub(crate) struct Latency {
     pub(crate) looks: Quantiles,
     /// CPU seconds of the observer's connection, part of PostgreSQL's; `None` where it cannot be seen.
     pub(crate) observer_cpu_s: Option<f64>,
+    /// CPU seconds of ingest and of the projectors, warm-up included.
+    pub(crate) programs_cpu_s: [f64; 2],
     /// Of the servers, warm-up included.
     pub(crate) servers: Consumed,
 }
@@ -111,11 +115,13 @@ impl Pipeline {
         let count = warm_up + rate as usize * seconds as usize;
         let records: Vec<_> = self.generator.by_ref().take(count).collect();
         let meter = Meter::read(stack, &mut self.database.connection).await?;
+        let before = self.cpu()?;
         let observer = Observer::start(stack, &self.database.name, TOPIC).await?;
         let (begun, acked) = send(stack, TOPIC, records, rate).await?;
         self.wait_for(&acked).await?;
         let observed = observer.stop().await?;
         let servers = meter.since(stack, &mut self.database.connection).await?;
+        let after = self.cpu()?;
         let intended = |place: usize| begun + sender::after(place, rate);
         let counted: Vec<&Acked> = acked.iter().filter(|a| a.place >= warm_up).collect();
         note(&format!("{rate}/s: {} records", counted.len()));
@@ -131,6 +137,7 @@ impl Pipeline {
         let in_model = |a: &Acked| observed.model.passed(a.partition, a.offset);
         Ok(Latency {
             rate,
+            sent: count,
             records: counted.len(),
             acked_to_log: of(&|a| a.at, &in_log)?,
             acked_to_run_current: of(&|a| a.at, &in_model)?,
@@ -138,8 +145,18 @@ impl Pipeline {
             intended_to_log: of(&|a| intended(a.place), &in_log)?,
             looks: quantiles(observed.looks.iter().map(|look| Ok(*look)))?,
             observer_cpu_s: observed.cpu_s,
+            programs_cpu_s: [after[0] - before[0], after[1] - before[1]],
             servers,
         })
+    }
+
+    /// CPU seconds so far, of ingest and of the projectors.
+    ///
+    /// # Errors
+    /// Where one is gone.
+    pub(crate) fn cpu(&self) -> anyhow::Result<[f64; 2]> {
+        let [ingest, projectors] = &self.programs;
+        Ok([ingest.used()?.cpu_s, projectors.used()?.cpu_s])
     }
 
     /// Ends it.

@@ -259,8 +259,25 @@ fn latencies(latencies: &[Latency]) -> String {
                 q.p50, q.p99, q.p999, q.max
             );
         }
+        text += &format!("{}\n", cpu_at_a_rate(latency));
     }
     text
+}
+
+/// Per million records, those of the warm-up included.
+fn cpu_at_a_rate(latency: &Latency) -> String {
+    let million = 1e6 / latency.sent as f64;
+    let cpu = |s: Option<f64>| s.map_or_else(|| "-".to_owned(), |s| format!("{:.0}", s * million));
+    let [ingest, projectors] = latency.programs_cpu_s;
+    format!(
+        "{}/s: CPU s per million: ingest {}, projectors {}, PostgreSQL {} ({} of it the observer's), Kafka {}",
+        latency.rate,
+        cpu(Some(ingest)),
+        cpu(Some(projectors)),
+        cpu(latency.servers.postgres_cpu_s),
+        cpu(latency.observer_cpu_s),
+        cpu(latency.servers.kafka_cpu_s),
+    )
 }
 
 fn idle(idle: &Idle) -> String {
