@@ -1,8 +1,8 @@
 # The commands of a clone. Each is a script in dev/ that can be run by itself; this file only names them.
 .DEFAULT_GOAL := help
-.PHONY: help build demo up down test lint deny sbom bench bench-queries bench-security bench-instructions chaos
+.PHONY: help build demo up down test lint deny sbom bench bench-scaling bench-flat bench-operations bench-queries bench-security bench-instructions chaos
 KEEP ?=
-export KEEP MINUTES SEED ROUND ROUND_SECONDS RATE
+export KEEP MINUTES SEED ROUND ROUND_SECONDS RATE EVENTS PAIRS EVENT_IDS
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,8 +28,17 @@ deny: ## Ask for advisories and yanked versions of the crates, too (needs a netw
 sbom: ## Write a bill of materials of each program (CycloneDX) into target/sbom
 	@dev/sbom
 
-bench: ## Measure throughput on this machine
+bench: ## Measure everything beside what the database could do at most (EVENTS=500000 PAIRS=5 EVENT_IDS=v7|v4)
 	@dev/bench
+
+bench-scaling: ## Measure drains of 1 to 8 partitions by 1 to 4 processes (EVENTS=500000 PAIRS=3)
+	@dev/bench scaling
+
+bench-flat: ## Measure drains into a log of LARGE=50000000 events beside one of a million (EVENTS=200000 PAIRS=5)
+	@dev/bench flat $(LARGE)
+
+bench-operations: ## Time verification, rebuilds, and the state of a run of 100,000 events
+	@dev/bench operations
 
 bench-queries: ## Time the queries of docs/analysts.md at 1.4 million runs (KEEP=1 keeps the data for the next time)
 	@dev/bench queries
