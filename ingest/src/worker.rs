@@ -100,6 +100,7 @@ impl Worker {
             place: None,
             cut: Cut::default(),
             next: claim.next_offset,
+            began: tokio::time::Instant::now(),
             received,
             stop: stop.clone(),
             progress: Arc::clone(&progress),
@@ -211,6 +212,8 @@ struct Task {
     cut: Cut,
     /// The stored offset, where the next batch starts.
     next: i64,
+    /// When the last batch began.
+    began: tokio::time::Instant,
     received: UnboundedReceiver<Delivery>,
     stop: CancellationToken,
     progress: Arc<Progress>,
@@ -266,14 +269,15 @@ impl Task {
         }
     }
 
-    /// Gathers what is there, and waits `batch.linger` at most for more, but not where it is in line.
+    /// Gathers what is there, and waits for more until `batch.linger` after the last batch began, but not where
+    /// it is in line. So a record that comes alone goes at once, and under load the batches grow.
     async fn gather(&mut self, first: Delivery) -> (Gathered, usize, Option<Ended>) {
         let settings = &self.shared.config.ingest.batch;
         let bounds = Bounds {
             max_events: settings.max_events,
             max_bytes: settings.max_bytes,
         };
-        let linger = tokio::time::sleep(settings.linger);
+        let linger = tokio::time::sleep_until(self.began + settings.linger);
         tokio::pin!(linger);
         let mut gather = Gather::new(self.next, bounds);
         let mut next = Some(first);
@@ -294,6 +298,7 @@ impl Task {
                 },
             };
         }
+        self.began = tokio::time::Instant::now();
         gather.finish()
     }
 

@@ -22,7 +22,7 @@ pub struct IngestConfig {
     /// `database.max_connections` while it runs.
     pub writers: usize,
     /// Memory of all records that wait in the process or are being written. The partitions that are
-    /// read share it evenly; one that has its share is paused. 1 byte to 64 GiB, default 128 MiB. A
+    /// read share it evenly; one that has its share is paused. 1 byte to 64 GiB, default 48 MiB. A
     /// single larger record still passes.
     #[serde(with = "byte_size")]
     pub buffer_bytes: usize,
@@ -60,10 +60,11 @@ pub struct BatchConfig {
     /// Records in a batch at most. 1 to 50000, default 2000.
     pub max_events: usize,
     /// Bytes of keys and values in a batch at most; a single larger record makes a batch of its
-    /// own. 1 byte to 256 MiB, default 8 MiB.
+    /// own. 1 byte to 256 MiB, default 4 MiB.
     #[serde(with = "byte_size")]
     pub max_bytes: usize,
-    /// How long an unfilled batch waits for more. 0 to 10 s, default 5ms.
+    /// How far apart the batches of a partition begin, unless they are full: a record that comes alone is
+    /// appended at once, and under load batches grow. 0 to 10 s, default 20 ms.
     #[serde(with = "duration")]
     pub linger: Duration,
 }
@@ -111,7 +112,7 @@ impl Default for BatchConfig {
         BatchConfig {
             max_events: 2000,
             max_bytes: 4 << 20,
-            linger: Duration::from_millis(5),
+            linger: Duration::from_millis(20),
         }
     }
 }

@@ -123,7 +123,7 @@ fn without_any_layer_every_key_shows_its_documented_default() {
         ("database.statement_timeout", "30s"),
         ("database.url", ""),
         ("database.url_file", ""),
-        ("ingest.batch.linger", "5ms"),
+        ("ingest.batch.linger", "20ms"),
         ("ingest.batch.max_bytes", "4MiB"),
         ("ingest.batch.max_events", "2000"),
         ("ingest.buffer_bytes", "48MiB"),
