@@ -41,6 +41,8 @@ pub(super) enum BatchEnd {
     Fenced,
     /// The version is held still; nothing was written.
     Held,
+    /// Another worker was first at a new run; nothing was written, and the next try sees the run.
+    Met,
 }
 
 /// Why a batch failed, and where. Nothing was written, unless the answer to its commit was lost.
@@ -149,8 +151,7 @@ async fn apply(
         events.retain(|event| !parked.contains(&event.run_no));
     }
     let effects = match apply_safely(&**projection, connection, events).await {
-        // The other one's commit has let this one know, so it sees the run now.
-        Err(ProjectionError::Met) => return roll_back(transaction, BatchEnd::At(from)).await,
+        Err(ProjectionError::Met) => return roll_back(transaction, BatchEnd::Met).await,
         applied => applied?,
     };
     failpoints::hit("project.applied");
