@@ -6,7 +6,7 @@
 //! reads what is missing from the log, and the other one finds it applied. So each event is applied once,
 //! in runSeq order, and redelivery changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 
 use event_log::read::{StreamEvent, run_events};
@@ -27,9 +27,10 @@ pub trait RunModel {
     /// A run while a batch is folded into it. No I/O, and nothing of other runs.
     type Run: Send + Sync;
 
-    /// Locks the rows of these runs, made where they are missing, until the transaction ends, and reads
-    /// what the fold needs of them. The answer has the order of `by_run`. To be done in that order:
-    /// workers that meet at the same runs then wait for each other once, and never in a circle.
+    /// Locks the rows of these runs until the transaction ends, and reads what the fold needs of them. The
+    /// answer has the order of `by_run`. To be done in that order: workers that meet at the same runs then
+    /// wait for each other once, and never in a circle. A run without a row gets one here, or else in
+    /// `write`, with [`ProjectionError::Met`] where another worker was first.
     fn lock(
         connection: &mut PgConnection,
         by_run: &ByRun<'_>,
@@ -54,7 +55,7 @@ pub trait RunModel {
     /// nothing.
     fn apply(run: &mut Self::Run, logged: &LoggedEvent);
 
-    /// Writes what has changed.
+    /// Writes what has changed: first the rows of the runs, then what only their locks protect.
     fn write(
         connection: &mut PgConnection,
         runs: &[Self::Run],
@@ -72,13 +73,7 @@ pub async fn apply<M: RunModel>(
     if events.is_empty() {
         return Ok(Effects::default());
     }
-    let mut by_run = ByRun::new();
-    for event in events {
-        by_run
-            .entry(RunName::of(&event.logged.event))
-            .or_default()
-            .push(event);
-    }
+    let by_run = by_run(events);
     let mut runs = M::lock(connection, &by_run).await?;
     let of_runs: Vec<&[&StreamEvent]> = by_run.values().map(Vec::as_slice).collect();
     M::load(connection, &mut runs, &of_runs).await?;
@@ -93,6 +88,18 @@ pub async fn apply<M: RunModel>(
         }
     }
     M::write(connection, &runs).await
+}
+
+fn by_run(events: &[StreamEvent]) -> ByRun<'_> {
+    // By number first: a name is made and compared once for each run, not for each event.
+    let mut by_number: HashMap<i64, Vec<&StreamEvent>> = HashMap::new();
+    for event in events {
+        by_number.entry(event.run_no).or_default().push(event);
+    }
+    by_number
+        .into_values()
+        .map(|events| (RunName::of(&events[0].logged.event), events))
+        .collect()
 }
 
 /// Applies the events before `seen` that this stream does not hold: they came through another one

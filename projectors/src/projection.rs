@@ -7,7 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use event_log::read::StreamEvent;
+use event_log::read::{Payloads, StreamEvent};
 use run_events::RunEvent;
 use sqlx::PgConnection;
 
@@ -23,6 +23,12 @@ pub type ApplyFuture<'a> =
 pub trait Projection: Send + Sync {
     /// Its name in the configuration, the checkpoints and the metrics.
     fn name(&self) -> &'static str;
+
+    /// Which events' payloads it reads. Another one may be there all the same (where a run's events are read
+    /// by themselves), and must make no difference.
+    fn payloads(&self) -> Payloads {
+        Payloads::All
+    }
 
     /// Writes what the events change. They come from one stream, in offset order, inside the
     /// transaction that will also move the checkpoint; the caller commits. They may have been
@@ -78,6 +84,10 @@ pub enum ProjectionError {
         /// Its version.
         version: i32,
     },
+    /// Another worker made the row of a run that had none when this batch began. Nothing is wrong: the
+    /// batch is tried again at once.
+    #[error("another worker began with one of these runs meanwhile")]
+    Met,
     /// The projection panicked.
     #[error("the projection panicked, which is a bug: its log has the message; please report it")]
     Panicked,

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
+use event_log::{FaultClass, classify};
 use run_events::Micros;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
@@ -11,36 +12,22 @@ use sqlx::{PgConnection, Row};
 use crate::by_run::ByRun;
 use crate::projection::{ProjectionError, RunName};
 
-/// Locks the rows of the batch's runs, made where they are missing, and reads them with `decode`. Both
-/// statements take the tenants and the runs, in key order; the first one may also take ($3) the time of
-/// each run's first event in the batch.
+/// Locks those rows of the batch's runs that are there, and reads them with `decode`. The statement takes
+/// the tenants and the runs, in key order.
 pub(crate) async fn lock_runs<K>(
     connection: &mut PgConnection,
     by_run: &ByRun<'_>,
-    insert_missing: &'static str,
     lock: &'static str,
     decode: impl Fn(&PgRow, RunName) -> Result<K, ProjectionError>,
 ) -> Result<HashMap<RunName, K>, ProjectionError> {
-    let doing = ProjectionError::while_doing;
     let tenants: Vec<&str> = by_run.keys().map(|run| run.tenant_id.as_str()).collect();
     let ids: Vec<&str> = by_run.keys().map(|run| run.run_id.as_str()).collect();
-    let times: Vec<DateTime<Utc>> = by_run
-        .values()
-        .map(|events| events[0].logged.persisted_at.to_datetime())
-        .collect();
-    sqlx::query(insert_missing)
-        .bind(&tenants)
-        .bind(&ids)
-        .bind(times)
-        .execute(&mut *connection)
-        .await
-        .map_err(doing("cannot insert new runs"))?;
     let rows = sqlx::query(lock)
         .bind(tenants)
         .bind(ids)
         .fetch_all(connection)
         .await
-        .map_err(doing("cannot lock the runs"))?;
+        .map_err(ProjectionError::while_doing("cannot lock the runs"))?;
     let mut known = HashMap::with_capacity(rows.len());
     for row in &rows {
         let name = RunName {
@@ -50,6 +37,15 @@ pub(crate) async fn lock_runs<K>(
         known.insert(name.clone(), decode(row, name)?);
     }
     Ok(known)
+}
+
+/// For `map_err` of the insert of the runs that had no row when the batch began: another worker has made one
+/// since.
+pub(crate) fn met(cause: sqlx::Error) -> ProjectionError {
+    if classify(&cause) == FaultClass::Unique {
+        return ProjectionError::Met;
+    }
+    ProjectionError::while_doing("cannot insert new runs")(cause)
 }
 
 /// One column of an unnest: `value` of every row.

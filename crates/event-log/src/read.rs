@@ -8,9 +8,13 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use run_events::{EventType, IdempotencyKey, LoggedEvent, RunEvent, json};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgConnection, Row};
+
+mod stream_page;
+
+pub use stream_page::{PageSize, Payloads, stream_events};
 
 /// Where a stream stands: what ingest has committed of one topic, partition and generation.
 #[derive(Debug, Clone, PartialEq, FromRow)]
@@ -94,30 +98,6 @@ pub async fn horizon(
     sqlx::query_scalar("SELECT next_offset FROM event_log.stream WHERE stream_id = $1")
         .bind(stream_id)
         .fetch_optional(connection)
-        .await
-}
-
-/// Up to `limit` events of a stream with `from <= offset < horizon`, in offset order. The horizon
-/// is a `next_offset` that was read before. Fewer come where their payloads reach `max_bytes`
-/// (estimated from what is stored: see the statement), so that memory is bounded; none = there are no more below the horizon.
-///
-/// # Errors
-/// The database's.
-pub async fn stream_events(
-    connection: &mut PgConnection,
-    stream_id: i64,
-    from: i64,
-    horizon: i64,
-    limit: i64,
-    max_bytes: i64,
-) -> Result<Vec<StreamEvent>, sqlx::Error> {
-    sqlx::query_as(include_str!("sql/stream_events.sql"))
-        .bind(stream_id)
-        .bind(from)
-        .bind(horizon)
-        .bind(limit)
-        .bind(max_bytes)
-        .fetch_all(connection)
         .await
 }
 
@@ -270,41 +250,46 @@ pub async fn run_no(
         .await
 }
 
+/// By the places of the columns, which are the same in all statements that read events: finding them by
+/// name costs as much as all else.
 impl FromRow<'_, PgRow> for StreamEvent {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
-        let emitted_at: DateTime<Utc> = row.try_get("emitted_at")?;
-        let persisted_at: DateTime<Utc> = row.try_get("persisted_at")?;
-        let payload = match row.try_get::<Option<&str>, _>("payload")?.map(json::value) {
-            Some(Ok(Value::Object(map))) => Some(map),
-            Some(Err(error)) => return Err(sqlx::Error::Decode(Box::new(error))),
-            _ => None,
-        };
+        let emitted_at: DateTime<Utc> = row.try_get(4)?;
+        let persisted_at: DateTime<Utc> = row.try_get(5)?;
         let event = RunEvent {
-            event_id: row.try_get("event_id")?,
-            event_type: EventType::from_name(row.try_get::<&str, _>("event_type")?),
-            tenant_id: row.try_get("tenant_id")?,
-            project_id: row.try_get("project_id")?,
-            environment_id: row.try_get("environment_id")?,
-            run_id: row.try_get("run_id")?,
-            plan_id: row.try_get("plan_id")?,
-            plan_version: row.try_get("plan_version")?,
-            engine_attempt_id: row.try_get("engine_attempt_id")?,
-            logical_attempt_id: row.try_get("logical_attempt_id")?,
-            idempotency_key: IdempotencyKey(row.try_get("idempotency_key")?),
+            event_id: row.try_get(6)?,
+            engine_attempt_id: row.try_get(7)?,
+            logical_attempt_id: row.try_get(8)?,
+            idempotency_key: IdempotencyKey(row.try_get(9)?),
+            tenant_id: row.try_get(10)?,
+            run_id: row.try_get(11)?,
+            event_type: EventType::from_name(row.try_get::<&str, _>(12)?),
+            project_id: row.try_get(13)?,
+            environment_id: row.try_get(14)?,
+            plan_id: row.try_get(15)?,
+            plan_version: row.try_get(16)?,
+            step_id: row.try_get(17)?,
+            payload: payload(row.try_get(18)?)?,
             emitted_at: emitted_at.into(),
-            step_id: row.try_get("step_id")?,
-            payload,
         };
         Ok(Self {
-            run_no: row.try_get("run_no")?,
-            stream_id: row.try_get("stream_id")?,
-            source_offset: row.try_get("source_offset")?,
+            run_no: row.try_get(0)?,
+            stream_id: row.try_get(2)?,
+            source_offset: row.try_get(3)?,
             logged: LoggedEvent {
-                run_seq: row.try_get("run_seq")?,
+                run_seq: row.try_get(1)?,
                 persisted_at: persisted_at.into(),
                 event,
             },
         })
+    }
+}
+
+fn payload(text: Option<&str>) -> Result<Option<Map<String, Value>>, sqlx::Error> {
+    match text.map(json::value) {
+        Some(Ok(Value::Object(map))) => Ok(Some(map)),
+        Some(Err(error)) => Err(sqlx::Error::Decode(Box::new(error))),
+        _ => Ok(None),
     }
 }
 

@@ -15,7 +15,7 @@ mod rows;
 mod sums;
 mod write;
 
-use event_log::read::StreamEvent;
+use event_log::read::{Payloads, StreamEvent};
 use run_events::LoggedEvent;
 use sqlx::PgConnection;
 
@@ -36,6 +36,10 @@ impl RunStatsProjection {
 impl Projection for RunStatsProjection {
     fn name(&self) -> &'static str {
         Self::NAME
+    }
+
+    fn payloads(&self) -> Payloads {
+        Payloads::Of(&[])
     }
 
     fn apply<'a>(

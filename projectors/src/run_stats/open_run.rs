@@ -16,15 +16,24 @@ pub struct OpenRun {
     pub(super) known: Option<KnownRun>,
     /// Whether it differs from the row.
     pub(super) is_changed: bool,
-    /// Attempts that changed, with the run_seq of their latest valid event.
-    pub(super) changed_attempts: BTreeMap<(String, i32), i64>,
+    /// Attempts that changed.
+    pub(super) changed_attempts: BTreeMap<(String, i32), Change>,
     /// What is to be counted, in order.
     pub(super) counted: Vec<Counted>,
     steps: BTreeMap<String, Step>,
     /// Attempts that were looked for in the read model.
     loaded: BTreeSet<(String, i32)>,
     /// Whether the read model had no event of the run: then it has no attempts either.
-    is_new: bool,
+    pub(super) is_new: bool,
+}
+
+/// How an attempt changed.
+#[derive(Debug)]
+pub(super) struct Change {
+    /// run_seq of its latest valid event.
+    pub(super) last_event_seq: i64,
+    /// Whether the attempt has a row.
+    pub(super) is_stored: bool,
 }
 
 /// A row of run_stats_run.
@@ -206,7 +215,12 @@ impl OpenRun {
         };
         step.attempts.insert(attempt_id, attempt);
         let changed = (step_id.to_owned(), attempt_id);
-        self.changed_attempts.insert(changed, logged.run_seq);
+        // One that was there and has not changed yet was loaded.
+        let change = self.changed_attempts.entry(changed).or_insert(Change {
+            last_event_seq: 0,
+            is_stored: before.is_some(),
+        });
+        change.last_event_seq = logged.run_seq;
         Some(AttemptMoved {
             step_id: step_id.to_owned(),
             status,

@@ -1,27 +1,45 @@
-//! Writing what a batch changed: one statement per table, whatever the batch's size.
+//! Writing what a batch changed: two statements per table at most, whatever the batch's size.
 
 use std::collections::BTreeMap;
 
 use sqlx::PgConnection;
 
-use super::open_run::{Attempt, KnownRun, OpenRun};
+use super::open_run::{Attempt, Change, KnownRun, OpenRun};
 use super::sums::{RunCounts, RunKey, StepCounts, StepKey};
 use crate::projection::{ProjectionError, RunName};
-use crate::rows::{at, column};
+use crate::rows::{at, column, met};
 
-/// run_stats_run: the runs that changed. Their rows are locked.
+/// run_stats_run: the runs that changed. Those without a row first, which another worker may have made.
 pub(super) async fn runs(
     connection: &mut PgConnection,
     runs: &[OpenRun],
 ) -> Result<(), ProjectionError> {
-    let changed = runs.iter().filter(|run| run.is_changed);
-    let rows: Vec<(&RunName, &KnownRun)> = changed
-        .filter_map(|run| Some((&run.name, run.known.as_ref()?)))
-        .collect();
+    let changed = |is_new| {
+        let runs = runs
+            .iter()
+            .filter(move |run| run.is_changed && run.is_new == is_new);
+        runs.filter_map(|run| Some((&run.name, run.known.as_ref()?)))
+            .collect()
+    };
+    let insert = include_str!("sql/insert_runs.sql");
+    write_runs(connection, insert, changed(true))
+        .await
+        .map_err(met)?;
+    let update = include_str!("sql/update_runs.sql");
+    write_runs(connection, update, changed(false))
+        .await
+        .map_err(ProjectionError::while_doing("cannot write the runs"))
+}
+
+async fn write_runs(
+    connection: &mut PgConnection,
+    statement: &'static str,
+    rows: Vec<(&RunName, &KnownRun)>,
+) -> Result<(), sqlx::Error> {
     if rows.is_empty() {
         return Ok(());
     }
-    sqlx::query(include_str!("sql/update_runs.sql"))
+    sqlx::query(statement)
         .bind(column(&rows, |(name, _)| name.tenant_id.as_str()))
         .bind(column(&rows, |(name, _)| name.run_id.as_str()))
         .bind(column(&rows, |(_, run)| run.project_id.as_str()))
@@ -32,8 +50,7 @@ pub(super) async fn runs(
         .bind(column(&rows, |(_, run)| at(run.emitted_started_at)))
         .bind(column(&rows, |(_, run)| run.last_event_seq))
         .execute(connection)
-        .await
-        .map_err(ProjectionError::while_doing("cannot write the runs"))?;
+        .await?;
     Ok(())
 }
 
@@ -42,7 +59,7 @@ struct AttemptRow<'a> {
     step_id: &'a str,
     attempt_id: i32,
     attempt: Attempt,
-    last_event_seq: i64,
+    change: &'a Change,
 }
 
 /// run_stats_attempt: the attempts that changed.
@@ -50,35 +67,51 @@ pub(super) async fn attempts(
     connection: &mut PgConnection,
     runs: &[OpenRun],
 ) -> Result<(), ProjectionError> {
-    let rows: Vec<AttemptRow<'_>> = runs.iter().flat_map(changed_attempts).collect();
+    let changed = runs.iter().flat_map(changed_attempts);
+    let (stored, new): (Vec<_>, Vec<_>) = changed.partition(|row| row.change.is_stored);
+    for (statement, rows) in [
+        (include_str!("sql/insert_attempts.sql"), new),
+        (include_str!("sql/update_attempts.sql"), stored),
+    ] {
+        write_attempts(connection, statement, rows)
+            .await
+            .map_err(ProjectionError::while_doing(
+                "cannot write the step attempts",
+            ))?;
+    }
+    Ok(())
+}
+
+async fn write_attempts(
+    connection: &mut PgConnection,
+    statement: &'static str,
+    rows: Vec<AttemptRow<'_>>,
+) -> Result<(), sqlx::Error> {
     if rows.is_empty() {
         return Ok(());
     }
-    sqlx::query(include_str!("sql/upsert_attempts.sql"))
+    sqlx::query(statement)
         .bind(column(&rows, |row| row.run.tenant_id.as_str()))
         .bind(column(&rows, |row| row.run.run_id.as_str()))
         .bind(column(&rows, |row| row.step_id))
         .bind(column(&rows, |row| row.attempt_id))
         .bind(column(&rows, |row| row.attempt.status.as_str()))
         .bind(column(&rows, |row| at(row.attempt.emitted_started_at)))
-        .bind(column(&rows, |row| row.last_event_seq))
+        .bind(column(&rows, |row| row.change.last_event_seq))
         .execute(connection)
-        .await
-        .map_err(ProjectionError::while_doing(
-            "cannot write the step attempts",
-        ))?;
+        .await?;
     Ok(())
 }
 
 fn changed_attempts(run: &OpenRun) -> impl Iterator<Item = AttemptRow<'_>> {
     let changed = run.changed_attempts.iter();
-    changed.filter_map(|((step_id, attempt_id), last_event_seq)| {
+    changed.filter_map(|((step_id, attempt_id), change)| {
         Some(AttemptRow {
             run: &run.name,
             step_id,
             attempt_id: *attempt_id,
             attempt: run.attempt(step_id, *attempt_id)?,
-            last_event_seq: *last_event_seq,
+            change,
         })
     })
 }

@@ -15,7 +15,7 @@ mod rows;
 mod snapshots;
 mod write;
 
-use event_log::read::StreamEvent;
+use event_log::read::{Payloads, StreamEvent};
 use run_events::LoggedEvent;
 use sqlx::PgConnection;
 
@@ -35,6 +35,11 @@ impl RunStatusProjection {
 impl Projection for RunStatusProjection {
     fn name(&self) -> &'static str {
         Self::NAME
+    }
+
+    /// For the error in it.
+    fn payloads(&self) -> Payloads {
+        Payloads::Of(&["RunFailed", "StepFailed"])
     }
 
     fn apply<'a>(

@@ -19,8 +19,10 @@ pub struct OpenRun {
     pub(super) state: Option<RunState>,
     /// Whether the state differs from the row.
     pub(super) is_changed: bool,
-    /// Attempts that changed, with the run_seq of their latest valid event.
-    pub(super) changed_attempts: BTreeMap<(String, i32), i64>,
+    /// Whether the run has a row.
+    pub(super) is_stored: bool,
+    /// Attempts that changed.
+    pub(super) changed_attempts: BTreeMap<(String, i32), Change>,
     /// Invalid transitions, in order.
     pub(super) alerts: Vec<Alert>,
     /// Snapshots, in order.
@@ -32,6 +34,15 @@ pub struct OpenRun {
     is_whole: bool,
     /// Whether all attempts were asked for. They are not there still where they are too large.
     was_asked_for: bool,
+}
+
+/// How an attempt changed.
+#[derive(Debug)]
+pub(super) struct Change {
+    /// run_seq of its latest valid event.
+    pub(super) last_event_seq: i64,
+    /// Whether the attempt has a row.
+    pub(super) is_stored: bool,
 }
 
 /// A row of run_inconsistency.
@@ -53,6 +64,7 @@ impl OpenRun {
     pub(super) fn new(name: RunName, state: Option<RunState>) -> Self {
         Self {
             name,
+            is_stored: state.is_some(),
             is_whole: state.is_none(),
             was_asked_for: false,
             state,
@@ -146,12 +158,18 @@ impl OpenRun {
         }
         let state = self.state.get_or_insert_with(|| RunState::before(logged));
         let had_ended = state.status.is_terminal();
+        let had_attempt = has_attempt(state, logged);
         match state.apply(logged) {
             Applied::Already | Applied::Gap { .. } => return,
             Applied::Opaque => {}
             Applied::Valid => {
                 if let Some(step) = step_of(logged) {
-                    self.changed_attempts.insert(step, logged.run_seq);
+                    // One that was there and has not changed yet was loaded.
+                    let change = self.changed_attempts.entry(step).or_insert(Change {
+                        last_event_seq: 0,
+                        is_stored: had_attempt,
+                    });
+                    change.last_event_seq = logged.run_seq;
                 }
             }
             Applied::Invalid(what) => self.alerts.push(Alert::new(logged, what)),
@@ -179,6 +197,16 @@ impl Alert {
             environment_id: event.environment_id.clone(),
         }
     }
+}
+
+/// Whether the state has the attempt that the event is about.
+fn has_attempt(state: &RunState, logged: &LoggedEvent) -> bool {
+    let attempts = logged
+        .event
+        .step_id
+        .as_ref()
+        .and_then(|step| state.steps.get(step));
+    attempts.is_some_and(|attempts| attempts.contains_key(&logged.event.logical_attempt_id))
 }
 
 /// The attempt that a step event is about.

@@ -34,6 +34,11 @@ pub(super) fn is_kept(run_seq: i64, newest: i64) -> bool {
     newest - run_seq <= KEPT_WIDTHS * width(run_seq)
 }
 
+/// Whether a run with this newest snapshot may have any that are not kept.
+pub(super) fn may_thin(newest: i64) -> bool {
+    newest > (1 + KEPT_WIDTHS) * SHORTEST
+}
+
 /// The largest of [`SHORTEST`] and its doublings that divides the number: dense near the newest
 /// snapshot, wider and wider apart before.
 fn width(run_seq: i64) -> i64 {

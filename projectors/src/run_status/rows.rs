@@ -15,8 +15,7 @@ use crate::by_run::ByRun;
 use crate::projection::{ProjectionError, RunName};
 use crate::rows::{self, corrupt, time, unreadable};
 
-/// Locks the rows of the batch's runs, made where they are missing, and reads them. The answer has
-/// the order of `by_run`.
+/// Locks the rows of the batch's runs and reads them. The answer has the order of `by_run`.
 pub(super) async fn lock_runs(
     connection: &mut PgConnection,
     by_run: &ByRun<'_>,
@@ -24,15 +23,13 @@ pub(super) async fn lock_runs(
     let mut states = rows::lock_runs(
         connection,
         by_run,
-        include_str!("sql/insert_placeholder_runs.sql"),
         include_str!("sql/lock_runs.sql"),
         run_state,
     )
     .await?;
-    let open = by_run.keys().map(|name| {
-        let state = states.remove(name).filter(|state| state.last_event_seq > 0);
-        OpenRun::new(name.clone(), state)
-    });
+    let open = by_run
+        .keys()
+        .map(|name| OpenRun::new(name.clone(), states.remove(name)));
     Ok(open.collect())
 }
 

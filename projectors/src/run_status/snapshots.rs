@@ -1,11 +1,11 @@
-//! Snapshots: taken while a batch is folded, stored and thinned when it is written. Two statements at
-//! most for a batch, and none for one without a snapshot.
+//! Snapshots: taken while a batch is folded, stored and thinned when it is written. One statement for most
+//! batches, two more for one with snapshots of long runs, and none for one without a snapshot.
 //!
 //! Which snapshots are stored and kept may depend on the run's events only, not on where batches begin:
 //! a rebuild must leave the same rows. So the size that is too large is that of the document as
 //! PostgreSQL writes it, which is the same whichever way its numbers came here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use run_events::digest::Digest;
@@ -64,21 +64,39 @@ pub(super) async fn store(
     if rows.is_empty() {
         return Ok(());
     }
+    sqlx::query(include_str!("sql/insert_snapshots.sql"))
+        .bind(column(&rows, |(run, _)| run.name.tenant_id.as_str()))
+        .bind(column(&rows, |(run, _)| run.name.run_id.as_str()))
+        .bind(column(&rows, |(_, taken)| taken.run_seq))
+        .bind(column(&rows, |(_, taken)| taken.status))
+        .bind(column(&rows, |(_, taken)| taken.consistency))
+        .bind(column(&rows, |(_, taken)| taken.at_end))
+        .bind(column(&rows, |(_, taken)| taken.document.as_str()))
+        .bind(column(&rows, |(_, taken)| taken.digest.0.as_slice()))
+        .bind(column(&rows, |(_, taken)| taken.persisted_at))
+        .bind(MAX_STATE_BYTES)
+        .execute(&mut *connection)
+        .await
+        .map_err(ProjectionError::while_doing("cannot write the snapshots"))?;
+    let long = rows
+        .iter()
+        .filter(|(_, taken)| points::may_thin(taken.run_seq));
+    let runs: BTreeSet<&RunName> = long.map(|(run, _)| &run.name).collect();
+    thin(connection, &runs.into_iter().collect::<Vec<_>>()).await
+}
+
+/// Removes those snapshots of the runs that are not kept.
+async fn thin(connection: &mut PgConnection, runs: &[&RunName]) -> Result<(), ProjectionError> {
+    if runs.is_empty() {
+        return Ok(());
+    }
     let stored: Vec<(String, String, i64, bool)> =
-        sqlx::query_as(include_str!("sql/insert_snapshots.sql"))
-            .bind(column(&rows, |(run, _)| run.name.tenant_id.as_str()))
-            .bind(column(&rows, |(run, _)| run.name.run_id.as_str()))
-            .bind(column(&rows, |(_, taken)| taken.run_seq))
-            .bind(column(&rows, |(_, taken)| taken.status))
-            .bind(column(&rows, |(_, taken)| taken.consistency))
-            .bind(column(&rows, |(_, taken)| taken.at_end))
-            .bind(column(&rows, |(_, taken)| taken.document.as_str()))
-            .bind(column(&rows, |(_, taken)| taken.digest.0.as_slice()))
-            .bind(column(&rows, |(_, taken)| taken.persisted_at))
-            .bind(MAX_STATE_BYTES)
+        sqlx::query_as(include_str!("sql/snapshots_of_runs.sql"))
+            .bind(column(runs, |run| run.tenant_id.as_str()))
+            .bind(column(runs, |run| run.run_id.as_str()))
             .fetch_all(&mut *connection)
             .await
-            .map_err(ProjectionError::while_doing("cannot write the snapshots"))?;
+            .map_err(ProjectionError::while_doing("cannot read the snapshots"))?;
     let mut of_runs: BTreeMap<RunName, Vec<(i64, bool)>> = BTreeMap::new();
     for (tenant_id, run_id, run_seq, at_end) in stored {
         let name = RunName { tenant_id, run_id };

@@ -1,28 +1,47 @@
-//! Writing what a batch changed: one statement per table, whatever the batch's size.
+//! Writing what a batch changed: two statements per table at most, whatever the batch's size.
 
 use run_events::{Inconsistency, RunState, StepAttempt};
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use super::open_run::{Alert, OpenRun};
+use super::open_run::{Alert, Change, OpenRun};
 use crate::projection::ProjectionError;
-use crate::rows::{at, column};
+use crate::rows::{at, column, met};
 
 fn json_text(value: Option<&Value>) -> Option<String> {
     value.map(Value::to_string)
 }
 
-/// run_current: the runs that changed. Their rows are locked.
+/// run_current: the runs that changed. Those without a row first, which another worker may have made.
 pub(super) async fn runs(
     connection: &mut PgConnection,
     runs: &[OpenRun],
 ) -> Result<(), ProjectionError> {
-    let changed = runs.iter().filter(|run| run.is_changed);
-    let rows: Vec<&RunState> = changed.filter_map(|run| run.state.as_ref()).collect();
+    let changed = |is_stored| {
+        let runs = runs
+            .iter()
+            .filter(move |run| run.is_changed && run.is_stored == is_stored);
+        runs.filter_map(|run| run.state.as_ref()).collect()
+    };
+    let insert = include_str!("sql/insert_runs.sql");
+    write_runs(connection, insert, changed(false))
+        .await
+        .map_err(met)?;
+    let update = include_str!("sql/update_runs.sql");
+    write_runs(connection, update, changed(true))
+        .await
+        .map_err(ProjectionError::while_doing("cannot write the runs"))
+}
+
+async fn write_runs(
+    connection: &mut PgConnection,
+    statement: &'static str,
+    rows: Vec<&RunState>,
+) -> Result<(), sqlx::Error> {
     if rows.is_empty() {
         return Ok(());
     }
-    sqlx::query(include_str!("sql/update_runs.sql"))
+    sqlx::query(statement)
         .bind(column(&rows, |run| run.tenant_id.as_str()))
         .bind(column(&rows, |run| run.run_id.as_str()))
         .bind(column(&rows, |run| run.project_id.as_str()))
@@ -52,8 +71,7 @@ pub(super) async fn runs(
         .bind(column(&rows, |run| run.retries))
         .bind(column(&rows, |run| json_text(run.error.as_ref())))
         .execute(connection)
-        .await
-        .map_err(ProjectionError::while_doing("cannot write the runs"))?;
+        .await?;
     Ok(())
 }
 
@@ -62,7 +80,7 @@ struct AttemptRow<'a> {
     step_id: &'a str,
     attempt_id: i32,
     attempt: &'a StepAttempt,
-    last_event_seq: i64,
+    change: &'a Change,
 }
 
 /// step_attempt: the attempts that changed.
@@ -70,11 +88,30 @@ pub(super) async fn attempts(
     connection: &mut PgConnection,
     runs: &[OpenRun],
 ) -> Result<(), ProjectionError> {
-    let rows: Vec<AttemptRow<'_>> = runs.iter().flat_map(changed_attempts).collect();
+    let changed = runs.iter().flat_map(changed_attempts);
+    let (stored, new): (Vec<_>, Vec<_>) = changed.partition(|row| row.change.is_stored);
+    for (statement, rows) in [
+        (include_str!("sql/insert_attempts.sql"), new),
+        (include_str!("sql/update_attempts.sql"), stored),
+    ] {
+        write_attempts(connection, statement, rows)
+            .await
+            .map_err(ProjectionError::while_doing(
+                "cannot write the step attempts",
+            ))?;
+    }
+    Ok(())
+}
+
+async fn write_attempts(
+    connection: &mut PgConnection,
+    statement: &'static str,
+    rows: Vec<AttemptRow<'_>>,
+) -> Result<(), sqlx::Error> {
     if rows.is_empty() {
         return Ok(());
     }
-    sqlx::query(include_str!("sql/upsert_attempts.sql"))
+    sqlx::query(statement)
         .bind(column(&rows, |row| row.run.tenant_id.as_str()))
         .bind(column(&rows, |row| row.run.run_id.as_str()))
         .bind(column(&rows, |row| row.step_id))
@@ -87,12 +124,9 @@ pub(super) async fn attempts(
         .bind(column(&rows, |row| at(row.attempt.emitted_started_at)))
         .bind(column(&rows, |row| at(row.attempt.emitted_completed_at)))
         .bind(column(&rows, |row| json_text(row.attempt.error.as_ref())))
-        .bind(column(&rows, |row| row.last_event_seq))
+        .bind(column(&rows, |row| row.change.last_event_seq))
         .execute(connection)
-        .await
-        .map_err(ProjectionError::while_doing(
-            "cannot write the step attempts",
-        ))?;
+        .await?;
     Ok(())
 }
 
@@ -103,13 +137,13 @@ fn changed_attempts(run: &OpenRun) -> impl Iterator<Item = AttemptRow<'_>> {
         .zip(std::iter::repeat(&run.changed_attempts));
     changed
         .flat_map(|(state, changed)| changed.iter().map(move |attempt| (state, attempt)))
-        .filter_map(|(run, ((step_id, attempt_id), last_event_seq))| {
+        .filter_map(|(run, ((step_id, attempt_id), change))| {
             Some(AttemptRow {
                 run,
                 step_id,
                 attempt_id: *attempt_id,
                 attempt: run.steps.get(step_id)?.get(attempt_id)?,
-                last_event_seq: *last_event_seq,
+                change,
             })
         })
 }

@@ -9,7 +9,7 @@ mod rows;
 mod timeline;
 mod write;
 
-use event_log::read::StreamEvent;
+use event_log::read::{Payloads, StreamEvent};
 use run_events::LoggedEvent;
 use sqlx::PgConnection;
 
@@ -29,6 +29,10 @@ impl RunTimelineProjection {
 impl Projection for RunTimelineProjection {
     fn name(&self) -> &'static str {
         Self::NAME
+    }
+
+    fn payloads(&self) -> Payloads {
+        Payloads::Of(&[])
     }
 
     fn apply<'a>(

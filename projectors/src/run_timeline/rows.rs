@@ -13,8 +13,7 @@ use crate::by_run::ByRun;
 use crate::projection::{ProjectionError, RunName};
 use crate::rows::{self, corrupt, unreadable};
 
-/// Locks the rows of the batch's runs, made where they are missing, and reads them. The answer has
-/// the order of `by_run`.
+/// Locks the rows of the batch's runs and reads them. The answer has the order of `by_run`.
 pub(super) async fn lock_runs(
     connection: &mut PgConnection,
     by_run: &ByRun<'_>,
@@ -22,16 +21,13 @@ pub(super) async fn lock_runs(
     let mut timelines = rows::lock_runs(
         connection,
         by_run,
-        include_str!("sql/insert_placeholder_runs.sql"),
         include_str!("sql/lock_runs.sql"),
         timeline,
     )
     .await?;
     let open = by_run.keys().map(|name| OpenRun {
         name: name.clone(),
-        timeline: timelines
-            .remove(name)
-            .filter(|timeline| timeline.last_event_seq > 0),
+        timeline: timelines.remove(name),
     });
     Ok(open.collect())
 }
@@ -44,6 +40,7 @@ fn timeline(row: &PgRow, name: RunName) -> Result<Timeline, ProjectionError> {
 
 fn decode(row: &PgRow, state: RunStatus) -> Result<Timeline, sqlx::Error> {
     let time = |column| row.try_get::<DateTime<Utc>, _>(column).map(Micros::from);
+    let number = row.try_get("interval_no")?;
     Ok(Timeline {
         project_id: row.try_get("project_id")?,
         environment_id: row.try_get("environment_id")?,
@@ -52,7 +49,7 @@ fn decode(row: &PgRow, state: RunStatus) -> Result<Timeline, sqlx::Error> {
         last_event_seq: row.try_get("last_event_seq")?,
         is_queued: row.try_get("is_queued")?,
         current: Interval {
-            number: row.try_get("interval_no")?,
+            number,
             state,
             started: Moment {
                 persisted: time("started_at")?,
@@ -60,6 +57,7 @@ fn decode(row: &PgRow, state: RunStatus) -> Result<Timeline, sqlx::Error> {
             },
             ended: None,
         },
+        stored: number,
         is_changed: false,
         changed: BTreeMap::new(),
     })

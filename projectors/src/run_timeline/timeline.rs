@@ -38,6 +38,9 @@ pub(super) struct Timeline {
     pub(super) is_queued: bool,
     /// The interval that has no end yet.
     pub(super) current: Interval,
+    /// The number of the interval that the run's row holds: that far, intervals have rows. 0 = the run has
+    /// none.
+    pub(super) stored: i64,
     /// Whether any event was applied.
     pub(super) is_changed: bool,
     /// Intervals that began, ended or were moved, by their number, each with the runSeq of the event
@@ -80,6 +83,7 @@ impl Timeline {
             last_event_seq: 0,
             is_queued: false,
             current,
+            stored: 0,
             is_changed: false,
             changed: BTreeMap::from([(1, (current, first.run_seq))]),
         }

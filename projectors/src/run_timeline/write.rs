@@ -1,11 +1,11 @@
-//! Writing what a batch changed: one statement per table, whatever the batch's size.
+//! Writing what a batch changed: two statements per table at most, whatever the batch's size.
 
 use sqlx::PgConnection;
 
 use super::OpenRun;
 use super::timeline::{Interval, Timeline};
 use crate::projection::{ProjectionError, RunName};
-use crate::rows::column;
+use crate::rows::{column, met};
 
 /// The runs that changed, with their timelines.
 fn changed(runs: &[OpenRun]) -> impl Iterator<Item = (&RunName, &Timeline)> {
@@ -14,17 +14,30 @@ fn changed(runs: &[OpenRun]) -> impl Iterator<Item = (&RunName, &Timeline)> {
         .filter(|(_, timeline)| timeline.is_changed)
 }
 
-/// run_timeline_run: the runs that changed. Their rows are locked.
+/// run_timeline_run: the runs that changed. Those without a row first, which another worker may have made.
 pub(super) async fn runs(
     connection: &mut PgConnection,
     runs: &[OpenRun],
 ) -> Result<(), ProjectionError> {
-    let rows: Vec<(&RunName, &Timeline)> = changed(runs).collect();
+    let (new, known): (Vec<_>, Vec<_>) = changed(runs).partition(|(_, run)| run.stored == 0);
+    let insert = include_str!("sql/insert_runs.sql");
+    write_runs(connection, insert, new).await.map_err(met)?;
+    let update = include_str!("sql/update_runs.sql");
+    write_runs(connection, update, known)
+        .await
+        .map_err(ProjectionError::while_doing("cannot write the runs"))
+}
+
+async fn write_runs(
+    connection: &mut PgConnection,
+    statement: &'static str,
+    rows: Vec<(&RunName, &Timeline)>,
+) -> Result<(), sqlx::Error> {
     if rows.is_empty() {
         return Ok(());
     }
     let started = |run: &Timeline| run.current.started;
-    sqlx::query(include_str!("sql/update_runs.sql"))
+    sqlx::query(statement)
         .bind(column(&rows, |(name, _)| name.tenant_id.as_str()))
         .bind(column(&rows, |(name, _)| name.run_id.as_str()))
         .bind(column(&rows, |(_, run)| run.last_event_seq))
@@ -40,8 +53,7 @@ pub(super) async fn runs(
         .bind(column(&rows, |(_, run)| run.plan_id.as_str()))
         .bind(column(&rows, |(_, run)| run.plan_version.as_str()))
         .execute(connection)
-        .await
-        .map_err(ProjectionError::while_doing("cannot write the runs"))?;
+        .await?;
     Ok(())
 }
 
@@ -69,13 +81,31 @@ pub(super) async fn intervals(
     connection: &mut PgConnection,
     runs: &[OpenRun],
 ) -> Result<(), ProjectionError> {
-    let rows: Vec<IntervalRow<'_>> = changed(runs).flat_map(changed_intervals).collect();
+    let changed = changed(runs).flat_map(changed_intervals);
+    let (stored, new): (Vec<_>, Vec<_>) =
+        changed.partition(|row| row.interval.number <= row.run.stored);
+    for (statement, rows) in [
+        (include_str!("sql/insert_intervals.sql"), new),
+        (include_str!("sql/update_intervals.sql"), stored),
+    ] {
+        write_intervals(connection, statement, rows)
+            .await
+            .map_err(ProjectionError::while_doing("cannot write the intervals"))?;
+    }
+    Ok(())
+}
+
+async fn write_intervals(
+    connection: &mut PgConnection,
+    statement: &'static str,
+    rows: Vec<IntervalRow<'_>>,
+) -> Result<(), sqlx::Error> {
     if rows.is_empty() {
         return Ok(());
     }
     let started = |row: &IntervalRow<'_>| row.interval.started;
     let ended = |row: &IntervalRow<'_>| row.interval.ended;
-    sqlx::query(include_str!("sql/upsert_intervals.sql"))
+    sqlx::query(statement)
         .bind(column(&rows, |row| row.name.tenant_id.as_str()))
         .bind(column(&rows, |row| row.name.run_id.as_str()))
         .bind(column(&rows, |row| row.interval.number))
@@ -95,7 +125,6 @@ pub(super) async fn intervals(
         .bind(column(&rows, |row| row.run.plan_version.as_str()))
         .bind(column(&rows, |row| row.last_event_seq))
         .execute(connection)
-        .await
-        .map_err(ProjectionError::while_doing("cannot write the intervals"))?;
+        .await?;
     Ok(())
 }

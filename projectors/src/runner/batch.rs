@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use event_log::Transaction;
-use event_log::read::{self, StreamEvent, stream_events};
+use event_log::read::{self, PageSize, StreamEvent, stream_events};
 use futures_util::FutureExt as _;
 use sqlx::PgConnection;
 
@@ -14,9 +14,8 @@ use super::worker::Worker;
 use super::{Shared, parked, versions};
 use crate::projection::{Effects, Projection, ProjectionError};
 
-/// What the payloads of one batch may amount to, about: some six times this where they compress as well
-/// as can be. Bounds the memory of a process that is far behind on large events.
-const MAX_BYTES: i64 = 8 << 20;
+/// What the events of one batch may weigh in memory, about. Bounds the memory of a process that is far behind.
+const MAX_BYTES: usize = 8 << 20;
 
 /// Every statement of a batch finds its rows by key, and a batch is small beside its tables. The
 /// planner cannot know that while a table is new or grows faster than its statistics: it then reads
@@ -42,6 +41,8 @@ pub(super) enum BatchEnd {
     Fenced,
     /// The version is held still; nothing was written.
     Held,
+    /// Another worker was first at a new run; nothing was written, and the next try sees the run.
+    Met,
 }
 
 /// Why a batch failed, and where. Nothing was written, unless the answer to its commit was lost.
@@ -120,18 +121,22 @@ async fn apply(
     if from.next_offset >= horizon {
         return roll_back(transaction, BatchEnd::At(from)).await;
     }
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let size = PageSize {
+        events: i64::try_from(limit).unwrap_or(i64::MAX),
+        bytes: MAX_BYTES,
+    };
     let connection = transaction.connection();
-    *events = stream_events(
+    let payloads = projection.payloads();
+    let read = stream_events(
         connection,
         stream,
         from.next_offset,
         horizon,
-        limit,
-        MAX_BYTES,
+        size,
+        payloads,
     )
-    .await
-    .map_err(doing("cannot read the stream's events"))?;
+    .await;
+    *events = read.map_err(doing("cannot read the stream's events"))?;
     failpoints::hit("project.read");
     let end = Position {
         // Without an event, the offsets up to the horizon hold none.
@@ -145,7 +150,10 @@ async fn apply(
         let parked = parked.map_err(doing("cannot look for parked runs"))?;
         events.retain(|event| !parked.contains(&event.run_no));
     }
-    let effects = apply_safely(&**projection, connection, events).await?;
+    let effects = match apply_safely(&**projection, connection, events).await {
+        Err(ProjectionError::Met) => return roll_back(transaction, BatchEnd::Met).await,
+        applied => applied?,
+    };
     failpoints::hit("project.applied");
     let lasts = shared.settings.lease;
     let moved = checkpoint::advance(connection, lease, from, end, lasts).await;

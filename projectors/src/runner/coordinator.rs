@@ -121,13 +121,15 @@ impl Runner {
                 () = shutdown.cancelled() => return Ok(()),
                 Some(ended) = self.workers.join_next() => self.ended(ended)?,
                 () = sleep_until(next_poll) => {
+                    let began = Instant::now();
                     // Every statement of a poll stands alone, so it can be dropped anywhere.
                     let polled = tokio::select! {
                         () = shutdown.cancelled() => return Ok(()),
                         polled = self.poll() => polled,
                     };
                     let delay = self.after_poll(polled, &mut backoff)?;
-                    next_poll = Instant::now() + delay;
+                    // A poll with a review takes longer, and must not put the next one off.
+                    next_poll = began + delay;
                 }
             }
         }
@@ -162,7 +164,8 @@ impl Runner {
     async fn poll(&mut self) -> Result<(), sqlx::Error> {
         let mut connection = self.shared.pool.acquire().await?;
         let heads = Arc::new(stream_heads(&mut connection).await?);
-        // The heads are published last, so that the workers of streams that are new start with them.
+        // First of all: the workers need not wait for a review.
+        self.heads.send_replace(heads.clone());
         let streams: BTreeSet<i64> = heads.iter().map(|head| head.stream_id).collect();
         if Instant::now() >= self.next_review || streams != self.reviewed {
             self.renew(&mut connection).await?;
@@ -170,7 +173,6 @@ impl Runner {
             self.reviewed = streams;
             self.next_review = Instant::now() + REVIEW_INTERVAL.min(self.shared.settings.lease / 3);
         }
-        self.heads.send_replace(heads);
         Ok(())
     }
 

@@ -34,6 +34,7 @@ pub(super) fn of_database(error: &sqlx::Error) -> Verdict {
 pub(super) fn of_projection(error: &ProjectionError) -> Verdict {
     match error {
         ProjectionError::Database { cause, .. } => of_database(cause),
+        ProjectionError::Met => Verdict::Retry,
         ProjectionError::MissingEvent { .. }
         | ProjectionError::Corrupt { .. }
         | ProjectionError::Unknown { .. }

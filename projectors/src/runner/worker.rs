@@ -118,6 +118,7 @@ impl Worker {
                 // heads is soon enough.
                 Ok(BatchEnd::At(position)) if progress.position == Some(position) => return None,
                 Ok(BatchEnd::Held) => return None,
+                Ok(BatchEnd::Met) => {}
                 Ok(BatchEnd::At(position)) => self.succeeded(progress, position),
                 Ok(BatchEnd::Fenced) => return Some(self.fenced(&head)),
                 Err(error) => {

@@ -3,7 +3,7 @@
 use event_log::read::stream_events;
 use runlog_projectors::projection::Projection;
 
-use crate::support::Database;
+use crate::support::{Database, page};
 
 /// Applies all events of the streams in batches of this size, each in a transaction of its own; `turns`
 /// batches of one stream, then of the next. A projection finds its first version's tables.
@@ -21,8 +21,14 @@ pub(crate) async fn apply(
             let mut is_read = false;
             for _ in 0..turns {
                 let mut transaction = database.pool.begin().await.unwrap();
-                let events =
-                    stream_events(&mut transaction, stream, next, i64::MAX, size, i64::MAX);
+                let events = stream_events(
+                    &mut transaction,
+                    stream,
+                    next,
+                    i64::MAX,
+                    page(size),
+                    projection.payloads(),
+                );
                 let events = events.await.unwrap();
                 is_read = events.is_empty();
                 if let Some(last) = events.last() {

@@ -117,6 +117,9 @@ async fn an_invalid_transition_gives_one_alert_and_changes_no_state() {
     // Applied again: the rows are gone but for the alerts, so every event is new to the run.
     database.execute("DELETE FROM read_model.run_current").await;
     database
+        .execute("DELETE FROM read_model.run_snapshot")
+        .await;
+    database
         .execute("UPDATE read_model.projection_checkpoint SET next_offset = 0, applied = 0")
         .await;
     assert_eq!(project(&database, 2).await.inconsistencies.get(), 0);

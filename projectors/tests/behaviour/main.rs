@@ -16,6 +16,7 @@ mod ingested;
 mod leases;
 mod logs;
 mod long_runs;
+mod pages;
 mod process;
 mod recount;
 mod redelivery;

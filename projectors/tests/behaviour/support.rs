@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use event_log::read::PageSize;
 use runlog_projectors::RunStatusProjection;
 use runlog_projectors::metrics::Metrics;
 use runlog_projectors::projection::{Projection, by_name};
@@ -333,6 +334,14 @@ pub(crate) struct Running {
     pub(crate) health: Health,
     shutdown: CancellationToken,
     task: JoinHandle<Result<(), RunnerError>>,
+}
+
+/// A page of so many events, whatever they weigh.
+pub(crate) fn page(events: i64) -> PageSize {
+    PageSize {
+        events,
+        bytes: usize::MAX,
+    }
 }
 
 /// Settings for tests: they look often, and take leases for longer than a test lasts.

@@ -195,7 +195,7 @@ async fn large_events_are_read_in_batches_of_bounded_size() {
     let mut log = Log::new(&database);
     let stream = log.stream(0, 1, 0).await;
     for _ in 0..24 {
-        // Hardly compressible: the sizes that are bounded are those in storage.
+        // Hardly compressible.
         let text: String = (0..20_000)
             .map(|_| uuid::Uuid::new_v4().simple().to_string())
             .collect();
@@ -209,8 +209,8 @@ async fn large_events_are_read_in_batches_of_bounded_size() {
     running.stop().await;
     let batches = scales.0.lock().unwrap();
     assert_eq!(batches.iter().sum::<usize>() / 640_000, 24);
-    assert!(batches.iter().all(|bytes| *bytes < 20 << 20), "{batches:?}");
-    assert!(batches.len() > 1, "{batches:?}");
+    // 8 MiB in memory, where each payload counts four times; the last one may go beyond.
+    assert!(batches.iter().all(|bytes| *bytes < 3 << 20), "{batches:?}");
 }
 
 #[tokio::test]
@@ -232,5 +232,5 @@ async fn events_that_storage_compresses_well_do_not_fill_the_memory() {
     running.stop().await;
     let batches = scales.0.lock().unwrap();
     assert_eq!(batches.iter().sum::<usize>() >> 20, 100);
-    assert!(batches.iter().all(|bytes| *bytes < 60 << 20), "{batches:?}");
+    assert!(batches.iter().all(|bytes| *bytes < 4 << 20), "{batches:?}");
 }

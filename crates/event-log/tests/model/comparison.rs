@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use chrono::{DateTime, Utc};
-use event_log::read::{StreamEvent, StreamHead, run_events, run_no, stream_events, stream_heads};
+use event_log::read::{
+    PageSize, Payloads, StreamEvent, StreamHead, run_events, run_no, stream_events, stream_heads,
+};
 use run_events::RunEvent;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -301,12 +303,23 @@ async fn readers(world: &World<'_>) {
 
 /// A whole stream, in pages that are bounded by events and by bytes.
 async fn pages(connection: &mut PgConnection, head: &StreamHead) -> Vec<StreamEvent> {
+    let size = PageSize {
+        events: 7,
+        bytes: 4_000,
+    };
     let mut read: Vec<StreamEvent> = Vec::new();
     loop {
         let from = read
             .last()
             .map_or(head.start_offset, |e| e.source_offset + 1);
-        let page = stream_events(connection, head.stream_id, from, head.next_offset, 7, 100);
+        let page = stream_events(
+            connection,
+            head.stream_id,
+            from,
+            head.next_offset,
+            size,
+            Payloads::All,
+        );
         match page.await.unwrap() {
             page if page.is_empty() => return read,
             page => read.extend(page),

@@ -15,7 +15,7 @@ pub struct ProjectorsConfig {
     /// Names of the projections to run, at least one. Default
     /// `["run_status", "run_timeline", "run_stats"]`. The process itself knows which exist and refuses others.
     pub projections: Vec<String>,
-    /// Events folded in one transaction at most. 1 to 50000, default 2000.
+    /// Events folded in one transaction at most. 1 to 50000, default 8000.
     pub batch_events: usize,
     /// How long to wait at the head of the log before looking again. 1 ms to 1 min, default 100ms.
     #[serde(with = "duration")]
@@ -36,7 +36,7 @@ impl Default for ProjectorsConfig {
             projections: ["run_status", "run_timeline", "run_stats"]
                 .map(str::to_owned)
                 .into(),
-            batch_events: 2000,
+            batch_events: 8000,
             poll_interval: Duration::from_millis(100),
             verify_interval: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(10),

@@ -148,7 +148,7 @@ fn without_any_layer_every_key_shows_its_documented_default() {
         ("kafka.security.token_file", ""),
         ("kafka.security.username", ""),
         ("limits.max_record_bytes", "1MiB"),
-        ("projectors.batch_events", "2000"),
+        ("projectors.batch_events", "8000"),
         ("projectors.drain_timeout", "10s"),
         ("projectors.poll_interval", "100ms"),
         (

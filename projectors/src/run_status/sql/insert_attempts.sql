@@ -1,5 +1,6 @@
--- Writes the attempts that the batch changed.
--- Locks: these rows. Nobody else holds them: their runs are locked by lock_runs.sql.
+-- Writes the attempts that the batch began.
+-- Locks: the rows inserted. Nobody else inserts them: their runs are locked by lock_runs.sql, or inserted by
+-- this transaction.
 INSERT INTO step_attempt (
   tenant_id, run_id, step_id, logical_attempt_id, engine_attempt_id, status, started_at,
   completed_at, duration_ms, emitted_started_at, emitted_completed_at, error, last_event_seq
@@ -16,14 +17,3 @@ FROM unnest(
   completed_at, duration_ms, emitted_started_at, emitted_completed_at, error,
   last_event_seq
 )
-ON CONFLICT (tenant_id, run_id, step_id, logical_attempt_id) DO UPDATE
-SET engine_attempt_id = excluded.engine_attempt_id,
-    status = excluded.status,
-    started_at = excluded.started_at,
-    completed_at = excluded.completed_at,
-    duration_ms = excluded.duration_ms,
-    emitted_started_at = excluded.emitted_started_at,
-    emitted_completed_at = excluded.emitted_completed_at,
-    error = excluded.error,
-    last_event_seq = excluded.last_event_seq,
-    projected_at = clock_timestamp()
