@@ -150,7 +150,7 @@ pub(crate) fn decide<'b>(
     persisted_at: DateTime<Utc>,
 ) -> Decision<'b> {
     let mut decision = Decision::default();
-    let mut batch_ids = HashSet::new();
+    let mut batch_ids = HashSet::with_capacity(range.len());
     for PreparedRecord { record, event } in &prepared.records[range] {
         let Some(prepared_event) = event else {
             let rejection = rejection_of(record);

@@ -25,6 +25,9 @@ use crate::projection::{Projection, ProjectionError};
 
 /// How often the checkpoints are read: for shares, for leases that others released, for lag.
 const REVIEW_INTERVAL: Duration = Duration::from_secs(1);
+/// While the log has nothing new for so long, it is asked less often by this factor.
+const QUIET: Duration = Duration::from_secs(10);
+const QUIET_FACTOR: u32 = 3;
 /// What giving the leases back may take at the end.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -58,6 +61,8 @@ pub struct Runner {
     reviewed: BTreeSet<i64>,
     next_review: Instant,
     next_renewal: Instant,
+    /// When the log last had something new.
+    last_news: Instant,
 }
 
 struct Held {
@@ -96,6 +101,7 @@ impl Runner {
             reviewed: BTreeSet::new(),
             next_review: now,
             next_renewal: now,
+            last_news: now,
         }
     }
 
@@ -144,7 +150,11 @@ impl Runner {
         let Err(cause) = polled else {
             backoff.reset();
             self.shared.readiness.database_answers();
-            return Ok(self.shared.settings.poll_interval);
+            let interval = self.shared.settings.poll_interval;
+            return Ok(match self.last_news.elapsed() {
+                quiet if quiet > QUIET => QUIET_FACTOR * interval,
+                _ => interval,
+            });
         };
         let doing = "cannot read the log's streams and the checkpoints";
         if fault::of_database(&cause) == Verdict::Stop {
@@ -165,7 +175,9 @@ impl Runner {
         let mut connection = self.shared.pool.acquire().await?;
         let heads = Arc::new(stream_heads(&mut connection).await?);
         // First of all: the workers need not wait for a review.
-        self.heads.send_replace(heads.clone());
+        if self.heads.send_replace(heads.clone()) != heads {
+            self.last_news = Instant::now();
+        }
         let streams: BTreeSet<i64> = heads.iter().map(|head| head.stream_id).collect();
         if Instant::now() >= self.next_review || streams != self.reviewed {
             self.renew(&mut connection).await?;
