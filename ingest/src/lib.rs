@@ -73,10 +73,8 @@ pub(crate) struct Shared {
     pub(crate) claimant: Claimant,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
-    /// At most `ingest.writers` batches are written at once; one more is judged meanwhile.
-    pub(crate) turns: Arc<turns::Turns>,
-    /// For the batches that are written.
-    pub(crate) writers: tokio::sync::Semaphore,
+    /// At most `ingest.writers` batches are judged and written at once.
+    pub(crate) writers: Arc<turns::Turns>,
     /// Claims take no more connections at once than the writers leave.
     pub(crate) claims: tokio::sync::Semaphore,
     /// At most `ingest.buffer_bytes` of records.
@@ -164,8 +162,7 @@ pub async fn run(config: &Config, shutdown: CancellationToken) -> anyhow::Result
         },
         health: health.clone(),
         metrics: Metrics::new(&registry)?,
-        turns: turns::Turns::new(config.ingest.writers + 1),
-        writers: tokio::sync::Semaphore::new(config.ingest.writers),
+        writers: turns::Turns::new(config.ingest.writers),
         claims: tokio::sync::Semaphore::new(spare_connections(config)),
         memory: memory::Memory::new(config.ingest.buffer_bytes),
         pulse: watchdog::Pulse::default(),

@@ -13,11 +13,9 @@ use crate::partitions::TopicPartition;
 pub(crate) enum Step {
     /// Waits for deliveries, or gathers them.
     Gathering,
-    /// Has a batch and waits for its turn, or has judged it and waits for one of `ingest.writers`.
+    /// Has a batch and waits for one of `ingest.writers`.
     WaitingForWriter,
-    /// Judges the batch.
-    Judging,
-    /// Appends the batch.
+    /// Judges and appends the batch.
     Appending,
     /// Waits before it tries the batch again.
     BackingOff,
@@ -28,7 +26,6 @@ impl Step {
         [
             Self::Gathering,
             Self::WaitingForWriter,
-            Self::Judging,
             Self::Appending,
             Self::BackingOff,
         ]

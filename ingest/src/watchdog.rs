@@ -301,7 +301,7 @@ fn look(shared: &Shared) -> Vec<Seen> {
         of_beat(Thing::Runtime, &pulse.runtime, Duration::ZERO),
     ];
     let is_kafka_away = !shared.health.is_met(condition::KAFKA);
-    let are_writers_free = shared.turns.is_free() && shared.writers.available_permits() > 0;
+    let are_writers_free = shared.writers.is_free();
     let append = longest_append(config) + SLOW + MARGIN;
     for (id, progress) in pulse.workers() {
         let (step, tried) = progress.step();
@@ -318,7 +318,7 @@ fn look(shared: &Shared) -> Vec<Seen> {
             is_excused: step == Step::WaitingForWriter && !are_writers_free,
             limit: match step {
                 Step::Appending | Step::BackingOff => timeout.max(append),
-                Step::Gathering | Step::WaitingForWriter | Step::Judging => timeout,
+                Step::Gathering | Step::WaitingForWriter => timeout,
             },
         });
         seen.push(Seen {

@@ -366,25 +366,21 @@ impl Task {
         }
     }
 
-    /// Judges and appends the batch, or as much of it as a turn is enough for. Both in its turn: events take
-    /// much more memory than their bytes, and so no more batches hold them than are written, and one
-    /// that is judged meanwhile, however many wait.
+    /// Judges and appends the batch, or as much of it as a turn is enough for. Both while it has a writer:
+    /// events take much more memory than their bytes, and so no more batches than that hold them,
+    /// however many wait.
     async fn try_append(&mut self, gathered: Gathered) -> Result<Turned, (AppendError, Batch)> {
         self.progress.enter(Step::WaitingForWriter);
         let shared = Arc::clone(&self.shared);
         let place = match self.place.take() {
             Some(place) => place,
-            None => shared.turns.line_up(&self.account),
+            None => shared.writers.line_up(&self.account),
         };
         let turn = place.turn().await;
-        self.progress.enter(Step::Judging);
+        self.progress.enter(Step::Appending);
         self.writer
             .bound_cache(CACHED_KEYS / shared.memory.sharers());
         let (batch, noticed) = self.rules.batch(gathered);
-        self.progress.enter(Step::WaitingForWriter);
-        // It is never closed.
-        let _writer = shared.writers.acquire().await;
-        self.progress.enter(Step::Appending);
         let _timer = shared.metrics.commit_seconds.start_timer();
         match self.append_once(&batch).await {
             Ok(appended) => {
