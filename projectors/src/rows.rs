@@ -1,7 +1,7 @@
 //! What the projections share in reading and writing their rows. Called by the modules `rows` and `write`
 //! of each.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use event_log::{FaultClass, classify};
@@ -46,6 +46,36 @@ pub(crate) fn met(cause: sqlx::Error) -> ProjectionError {
         return ProjectionError::Met;
     }
     ProjectionError::while_doing("cannot insert new runs")(cause)
+}
+
+/// The attempts of a run that a batch changed, by step and logicalAttemptId.
+#[derive(Debug, Default)]
+pub(crate) struct ChangedAttempts(BTreeMap<(String, i32), Change>);
+
+/// How an attempt changed.
+#[derive(Debug)]
+pub(crate) struct Change {
+    /// run_seq of its latest valid event.
+    pub(crate) last_event_seq: i64,
+    /// Whether the attempt has a row.
+    pub(crate) is_stored: bool,
+}
+
+impl ChangedAttempts {
+    /// Takes note of a valid event of an attempt. Where it was there before and had not changed yet, it was
+    /// loaded, and so has a row.
+    pub(crate) fn note(&mut self, attempt: (String, i32), was_there: bool, run_seq: i64) {
+        let change = self.0.entry(attempt).or_insert(Change {
+            last_event_seq: run_seq,
+            is_stored: was_there,
+        });
+        change.last_event_seq = run_seq;
+    }
+
+    /// All of them, by key.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&(String, i32), &Change)> {
+        self.0.iter()
+    }
 }
 
 /// One column of an unnest: `value` of every row.

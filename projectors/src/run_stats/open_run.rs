@@ -7,6 +7,7 @@ use run_events::{
 };
 
 use crate::projection::RunName;
+use crate::rows::ChangedAttempts;
 
 /// One run of a batch. Its row is locked.
 #[derive(Debug)]
@@ -17,7 +18,7 @@ pub struct OpenRun {
     /// Whether it differs from the row.
     pub(super) is_changed: bool,
     /// Attempts that changed.
-    pub(super) changed_attempts: BTreeMap<(String, i32), Change>,
+    pub(super) changed_attempts: ChangedAttempts,
     /// What is to be counted, in order.
     pub(super) counted: Vec<Counted>,
     steps: BTreeMap<String, Step>,
@@ -25,15 +26,6 @@ pub struct OpenRun {
     loaded: BTreeSet<(String, i32)>,
     /// Whether the read model had no event of the run: then it has no attempts either.
     pub(super) is_new: bool,
-}
-
-/// How an attempt changed.
-#[derive(Debug)]
-pub(super) struct Change {
-    /// run_seq of its latest valid event.
-    pub(super) last_event_seq: i64,
-    /// Whether the attempt has a row.
-    pub(super) is_stored: bool,
 }
 
 /// A row of run_stats_run.
@@ -113,7 +105,7 @@ impl OpenRun {
             is_new: known.is_none(),
             known,
             is_changed: false,
-            changed_attempts: BTreeMap::new(),
+            changed_attempts: ChangedAttempts::default(),
             counted: Vec::new(),
             steps: BTreeMap::new(),
             loaded: BTreeSet::new(),
@@ -215,12 +207,8 @@ impl OpenRun {
         };
         step.attempts.insert(attempt_id, attempt);
         let changed = (step_id.to_owned(), attempt_id);
-        // One that was there and has not changed yet was loaded.
-        let change = self.changed_attempts.entry(changed).or_insert(Change {
-            last_event_seq: 0,
-            is_stored: before.is_some(),
-        });
-        change.last_event_seq = logged.run_seq;
+        self.changed_attempts
+            .note(changed, before.is_some(), logged.run_seq);
         Some(AttemptMoved {
             step_id: step_id.to_owned(),
             status,

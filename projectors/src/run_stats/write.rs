@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use sqlx::PgConnection;
 
-use super::open_run::{Attempt, Change, KnownRun, OpenRun};
+use super::open_run::{Attempt, KnownRun, OpenRun};
 use super::sums::{RunCounts, RunKey, StepCounts, StepKey};
 use crate::projection::{ProjectionError, RunName};
-use crate::rows::{at, column, met};
+use crate::rows::{Change, at, column, met};
 
 /// run_stats_run: the runs that changed. Those without a row first, which another worker may have made.
 pub(super) async fn runs(

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::points;
 use super::snapshots::Taken;
 use crate::projection::RunName;
+use crate::rows::ChangedAttempts;
 
 /// One run of a batch. Its row is locked.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ pub struct OpenRun {
     /// Whether the run has a row.
     pub(super) is_stored: bool,
     /// Attempts that changed.
-    pub(super) changed_attempts: BTreeMap<(String, i32), Change>,
+    pub(super) changed_attempts: ChangedAttempts,
     /// Invalid transitions, in order.
     pub(super) alerts: Vec<Alert>,
     /// Snapshots, in order.
@@ -34,15 +35,6 @@ pub struct OpenRun {
     is_whole: bool,
     /// Whether all attempts were asked for. They are not there still where they are too large.
     was_asked_for: bool,
-}
-
-/// How an attempt changed.
-#[derive(Debug)]
-pub(super) struct Change {
-    /// run_seq of its latest valid event.
-    pub(super) last_event_seq: i64,
-    /// Whether the attempt has a row.
-    pub(super) is_stored: bool,
 }
 
 /// A row of run_inconsistency.
@@ -69,7 +61,7 @@ impl OpenRun {
             was_asked_for: false,
             state,
             is_changed: false,
-            changed_attempts: BTreeMap::new(),
+            changed_attempts: ChangedAttempts::default(),
             alerts: Vec::new(),
             taken: Vec::new(),
             loaded: BTreeSet::new(),
@@ -164,12 +156,8 @@ impl OpenRun {
             Applied::Opaque => {}
             Applied::Valid => {
                 if let Some(step) = step_of(logged) {
-                    // One that was there and has not changed yet was loaded.
-                    let change = self.changed_attempts.entry(step).or_insert(Change {
-                        last_event_seq: 0,
-                        is_stored: had_attempt,
-                    });
-                    change.last_event_seq = logged.run_seq;
+                    self.changed_attempts
+                        .note(step, had_attempt, logged.run_seq);
                 }
             }
             Applied::Invalid(what) => self.alerts.push(Alert::new(logged, what)),

@@ -4,9 +4,9 @@ use run_events::{Inconsistency, RunState, StepAttempt};
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use super::open_run::{Alert, Change, OpenRun};
+use super::open_run::{Alert, OpenRun};
 use crate::projection::ProjectionError;
-use crate::rows::{at, column, met};
+use crate::rows::{Change, at, column, met};
 
 fn json_text(value: Option<&Value>) -> Option<String> {
     value.map(Value::to_string)
