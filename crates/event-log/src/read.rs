@@ -101,6 +101,27 @@ pub async fn horizon(
         .await
 }
 
+/// When the first event of a stream with `from <= offset < horizon` was persisted; `None` = there is none.
+///
+/// # Errors
+/// The database's.
+pub async fn next_persisted_at(
+    connection: &mut PgConnection,
+    stream_id: i64,
+    from: i64,
+    horizon: i64,
+) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
+    let next = "SELECT persisted_at FROM event_log.event \
+                WHERE stream_id = $1 AND source_offset >= $2 AND source_offset < $3 \
+                ORDER BY source_offset LIMIT 1";
+    sqlx::query_scalar(next)
+        .bind(stream_id)
+        .bind(from)
+        .bind(horizon)
+        .fetch_optional(connection)
+        .await
+}
+
 /// How many events of a stream were taken out of the log, with their runs. A reader that begins now does not
 /// meet them.
 ///

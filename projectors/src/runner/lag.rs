@@ -3,18 +3,13 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use event_log::read::{PageSize, Payloads, StreamHead, stream_events};
+use event_log::read::{StreamHead, next_persisted_at};
 use run_events::Micros;
 use sqlx::PgConnection;
 
 use super::checkpoint::Standing;
 use super::versions::Version;
 use crate::metrics::Metrics;
-
-const ONE: PageSize = PageSize {
-    events: 1,
-    bytes: 1,
-};
 
 /// Sets the lag metrics of these versions. Costs one read of one event per stream that is
 /// behind, to know its age.
@@ -54,17 +49,9 @@ async fn age_of_next(
     standing: &Standing,
 ) -> Result<f64, sqlx::Error> {
     let (from, horizon) = (standing.position.next_offset, head.next_offset);
-    let next = stream_events(
-        connection,
-        head.stream_id,
-        from,
-        horizon,
-        ONE,
-        Payloads::Of(&[]),
-    )
-    .await?;
-    Ok(next.first().map_or(0.0, |event| {
-        seconds_between(event.logged.persisted_at, standing.read_at)
+    let next = next_persisted_at(connection, head.stream_id, from, horizon).await?;
+    Ok(next.map_or(0.0, |next| {
+        seconds_between(Micros::from(next), standing.read_at)
     }))
 }
 
