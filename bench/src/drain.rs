@@ -14,7 +14,7 @@ use crate::program::{Program, Used, used_by};
 use crate::stack::Stack;
 
 /// Between two looks at how far a program has come: the resolution of the end of each measurement.
-pub(crate) const LOOK: Duration = Duration::from_millis(20);
+const LOOK: Duration = Duration::from_millis(20);
 /// A program that comes no further for so long is taken for stuck.
 const STUCK: Duration = Duration::from_secs(60);
 
@@ -150,8 +150,7 @@ async fn wait_for_ingest(
         if offset.cast_unsigned() == load.records {
             return Ok(now);
         }
-        last.check(offset, programs)?;
-        tokio::time::sleep(LOOK).await;
+        last.next_look(offset, programs).await?;
     }
 }
 
@@ -174,8 +173,7 @@ async fn wait_for_projections(
         if applied.cast_unsigned() == load.events {
             return Ok(now);
         }
-        last.check(applied, programs)?;
-        tokio::time::sleep(LOOK).await;
+        last.next_look(applied, programs).await?;
     }
 }
 
@@ -196,11 +194,15 @@ impl Progress {
         }
     }
 
-    /// Takes in how far it has come.
+    /// Takes in how far it has come, and waits until it is time to look again.
     ///
     /// # Errors
     /// Where a program ended, or nothing has changed for too long.
-    pub(crate) fn check(&mut self, at: i64, programs: &mut [Program]) -> anyhow::Result<()> {
+    pub(crate) async fn next_look(
+        &mut self,
+        at: i64,
+        programs: &mut [Program],
+    ) -> anyhow::Result<()> {
         for program in programs {
             program.check()?;
         }
@@ -213,6 +215,7 @@ impl Progress {
             "{who} stands still at {at} for {} s",
             still.as_secs()
         );
+        tokio::time::sleep(LOOK).await;
         Ok(())
     }
 }

@@ -19,7 +19,7 @@ use self::observer::Observer;
 use self::sender::{Acked, send};
 use crate::compare::PARTITIONS;
 use crate::database::Database;
-use crate::drain::{LOOK, Progress};
+use crate::drain::Progress;
 use crate::generator::{Generator, Options};
 use crate::load::create_topic;
 use crate::meter::{Consumed, Meter};
@@ -182,8 +182,8 @@ impl Pipeline {
             if missing == 0 {
                 return Ok(());
             }
-            last.check(i64::try_from(missing)?, &mut self.programs)?;
-            tokio::time::sleep(LOOK).await;
+            last.next_look(i64::try_from(missing)?, &mut self.programs)
+                .await?;
         }
     }
 }
@@ -199,8 +199,7 @@ async fn wait_for_claims(database: &mut Database, programs: &mut [Program]) -> a
         if held == wanted {
             return Ok(());
         }
-        last.check(held, programs)?;
-        tokio::time::sleep(LOOK).await;
+        last.next_look(held, programs).await?;
     }
 }
 

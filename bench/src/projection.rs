@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::database::Database;
-use crate::drain::{LOOK, NOT_VERIFYING, Progress, seconds_between};
+use crate::drain::{NOT_VERIFYING, Progress, seconds_between};
 use crate::load::Load;
 use crate::meter::{Consumed, Meter};
 use crate::program::{Program, Used};
@@ -88,7 +88,6 @@ async fn wait(
         if applied.cast_unsigned() == load.events {
             return Ok(seconds_between(begun.unwrap_or(now), now));
         }
-        last.check(applied, programs)?;
-        tokio::time::sleep(LOOK).await;
+        last.next_look(applied, programs).await?;
     }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::compare::LoadArgs;
 use crate::database::Database;
-use crate::drain::{LOOK, Progress, seconds_between};
+use crate::drain::{Progress, seconds_between};
 use crate::load::{Load, load};
 use crate::machine::Machine;
 use crate::meter::{Consumed, Meter};
@@ -155,8 +155,7 @@ async fn wait(
             let begun = begun.unwrap_or((now, load.records));
             return Ok((begun, (now, from.unwrap_or(now))));
         }
-        last.check(offset, ingest)?;
-        tokio::time::sleep(LOOK).await;
+        last.next_look(offset, ingest).await?;
     }
 }
 
