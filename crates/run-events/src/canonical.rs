@@ -164,6 +164,7 @@ mod tests {
             r#"{"literals":[null,true,false],"numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27],"string":"€$\u000f\nA'B\"\\\\\"/"}"#
         );
     }
+
     #[test]
     fn a_text_has_the_escapes_that_it_must_have_and_no_others() {
         // RFC 8785, section 3.2.2.2: these seven, hex digits below U+0020, everything else as it is.
